@@ -1,0 +1,81 @@
+"""The load check: what loads means what it says.
+
+1. ``resid_post`` as our hooks see it equals the hidden states that the model itself reports, at every layer.
+2. The decoder body followed by the head gives the logits of the whole model.
+3. Padding, on the right and on the left, changes no logit of the text.
+
+The tolerance is relative to the largest magnitude compared: 1e-4 in float32, 5e-2 in half precisions.
+"""
+
+import torch
+from torch import Tensor
+
+from affectlens.errors import ModelError
+from affectlens.hooks import record
+from affectlens.model import LensModel
+
+TEXTS = ("The bus was late again.", "Rain fell on the roof of the mill all night, and by morning the lane was under water.")
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """The relative difference that counts as equal."""
+    return 1e-4 if dtype == torch.float32 else 5e-2
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """The largest absolute difference over the larger of one and the largest magnitude in ``b``."""
+    return float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1.0))
+
+
+@torch.inference_mode()
+def check_model(model: LensModel) -> dict[str, float]:
+    """Run the check; the relative differences found, by name.
+
+    Raises:
+        ModelError: if one is above the tolerance, with its name and size.
+    """
+    short, long = (model.tokenizer(t, return_tensors="pt").input_ids.to(model.device) for t in TEXTS)
+    with record(model.blocks) as seen:
+        whole = model.hf(input_ids=long, use_cache=False, output_hidden_states=True)
+    states = whole.hidden_states
+    norms = [child for child in model.body.children() if "Norm" in type(child).__name__]
+    last = norms[0](seen[-1]) if len(norms) == 1 else states[-1]    # the model reports its last state after the norm
+    found = {
+        "resid_post": max(
+            difference(ours, its) for ours, its in zip([*seen[:-1], last], states[1:], strict=True)
+        ),
+        "logits": difference(model.hf.get_output_embeddings()(states[-1]), whole.logits)
+        if _plain_head(model)
+        else 0.0,
+        "shape": 0.0 if all(s.shape == (1, long.shape[1], model.d_model) for s in seen) else float("inf"),
+    }
+    alone = model.hf(input_ids=short, use_cache=False).logits
+    for side in ("right", "left"):
+        padded = _padded(model, short, long, side)
+        text = slice(None, short.shape[1]) if side == "right" else slice(-short.shape[1], None)
+        found[f"{side} padding"] = difference(padded[:, text], alone)
+    bad = {name: value for name, value in found.items() if not value <= tolerance(model.dtype)}
+    if bad:
+        said = ", ".join(f"{name} differs by {value:.1e}" for name, value in bad.items())
+        raise ModelError(
+            f"{model.name} did not pass its load check: {said} (allowed {tolerance(model.dtype):.0e}). Its activations "
+            "would not mean what they say; load with check=False only to look into it."
+        )
+    return found
+
+
+def _plain_head(model: LensModel) -> bool:
+    return not getattr(model.hf.config.get_text_config(), "final_logit_softcapping", None)
+
+
+def _padded(model: LensModel, short: Tensor, long: Tensor, side: str) -> Tensor:
+    """The logits of ``short`` in a batch padded to the length of ``long``, with explicit positions."""
+    gap = long.shape[1] - short.shape[1]
+    pad = torch.full((1, gap), int(model.tokenizer.pad_token_id or 0), device=short.device)
+    one, none = torch.ones_like(short), torch.zeros_like(pad)
+    ids = torch.cat((short, pad) if side == "right" else (pad, short), dim=1)
+    mask = torch.cat((one, none) if side == "right" else (none, one), dim=1)
+    batch, masks = torch.cat((ids, long)), torch.cat((mask, torch.ones_like(long)))
+    positions = (masks.cumsum(1) - 1).clamp(min=0)
+    logits: Tensor = model.hf(input_ids=batch, attention_mask=masks, position_ids=positions, use_cache=False).logits
+    return logits[:1]

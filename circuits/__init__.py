@@ -1,0 +1,1 @@
+"""Circuit graphs from causal results. Nothing is here yet."""

@@ -1,0 +1,1 @@
+"""Activation patching and ablation. Nothing is here yet."""

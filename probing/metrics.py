@@ -1,0 +1,71 @@
+"""What a set of held-out logits is worth: within-fold AUROC and accuracy, as functions of cluster weights.
+
+AUROC compares only items that one and the same probe scored: pairs of a positive and a negative item of one fold. Logits
+of different folds come from different probes and are never pooled.
+"""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from affectlens.stats import Statistic, Weights
+
+
+def auroc(
+    scores: Float[np.ndarray, " item"],
+    y: Int[np.ndarray, " item"],
+    folds: Int[np.ndarray, " item"],
+    groups: Int[np.ndarray, " item"],
+) -> Statistic:
+    """The share of within-fold comparisons that are ordered right, ties one half, as a statistic over groups.
+
+    ``groups`` are integers from 0; the weight of a comparison is the product of its two groups' weights.
+    """
+    high, low = np.flatnonzero(y == 1), np.flatnonzero(y == 0)
+    same = folds[high][:, None] == folds[low][None]
+    gap = scores[high][:, None] - scores[low][None]
+    won = np.where(same, (gap > 0) + 0.5 * (gap == 0), 0.0)
+    n = int(groups.max()) + 1
+    wins, total = np.zeros((n, n)), np.zeros((n, n))
+    cells = np.ix_(groups[high], groups[low])
+    np.add.at(wins, cells, won)
+    np.add.at(total, cells, same.astype(float))
+
+    def statistic(weights: Weights) -> Float[np.ndarray, " draw"]:
+        over = np.einsum("wg,wg->w", weights @ total, weights)
+        with np.errstate(invalid="ignore"):
+            return np.einsum("wg,wg->w", weights @ wins, weights) / np.where(over > 0, over, np.nan)
+
+    return statistic
+
+
+def accuracy(
+    logits: Float[np.ndarray, "item k"], y: Int[np.ndarray, " item"], groups: Int[np.ndarray, " item"]
+) -> Statistic:
+    """Balanced accuracy (the mean over classes of the share named right), as a statistic over groups."""
+    right = (logits.argmax(1) == y).astype(float)
+    n, k = int(groups.max()) + 1, logits.shape[1]
+    hits, size = np.zeros((n, k)), np.zeros((n, k))
+    np.add.at(hits, (groups, y), right)
+    np.add.at(size, (groups, y), 1.0)
+
+    def statistic(weights: Weights) -> Float[np.ndarray, " draw"]:
+        over = weights @ size
+        shares = np.divide(weights @ hits, over, out=np.full_like(over, np.nan), where=over > 0)
+        present = np.isfinite(shares)
+        return np.where(present, shares, 0.0).sum(1) / np.maximum(present.sum(1), 1)
+
+    return statistic
+
+
+def metric(
+    logits: Float[np.ndarray, "item k"],
+    y: Int[np.ndarray, " item"],
+    folds: Int[np.ndarray, " item"],
+    groups: Int[np.ndarray, " item"],
+) -> Statistic:
+    """AUROC for one column of logits, balanced accuracy for several."""
+    return auroc(logits[:, 0], y, folds, groups) if logits.shape[1] == 1 else accuracy(logits, y, groups)
+
+
+def metric_name(n_classes: int) -> str:
+    return "AUROC" if n_classes == 2 else "balanced accuracy"

@@ -1,0 +1,1 @@
+"""Directions and steering. Nothing is here yet."""
