@@ -8,8 +8,9 @@
 Names load on first use, so that ``import affectlens`` costs nothing and brings in no torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from affectlens.lazy import lazily
 
 if TYPE_CHECKING:
     from affectlens import circuits, errors, patching, probing, steering, stimuli
@@ -22,20 +23,6 @@ if TYPE_CHECKING:
     from affectlens.store import Activations
 
 __version__ = "0.1.0"
-
-_HOME = {
-    "Activations": "store",
-    "Battery": "stimuli",
-    "Estimate": "stats",
-    "LensModel": "model",
-    "Run": "run",
-    "Site": "sites",
-    "Stimulus": "stimuli",
-    "capture": "capture",
-    "load_battery": "stimuli",
-    "load_model": "model",
-}
-_MODULES = {"circuits", "errors", "patching", "probing", "steering", "stimuli"}
 
 __all__ = [
     "Activations",
@@ -56,16 +43,12 @@ __all__ = [
     "stimuli",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"affectlens.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"affectlens has no {name!r}; it offers {', '.join(__all__)}")
-    value = getattr(importlib.import_module(f"affectlens.{_HOME[name]}"), name)
-    globals()[name] = value     # also wins over the submodule of the same name (affectlens.capture)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "Activations": "store", "Battery": "stimuli", "Estimate": "stats", "LensModel": "model", "Run": "run",
+        "Site": "sites", "Stimulus": "stimuli", "capture": "capture", "load_battery": "stimuli",
+        "load_model": "model", "circuits": "", "errors": "", "patching": "", "probing": "", "steering": "",
+        "stimuli": "",
+    },
+)  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import platformdirs
 
 
@@ -41,4 +42,12 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     work = path.with_name(f".{path.name}.{os.getpid()}")
     work.write_text(text, encoding="utf-8")
+    work.replace(path)
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table under a temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = path.with_name(f".{path.name}.{os.getpid()}")
+    frame.to_parquet(work, index=False)
     work.replace(path)

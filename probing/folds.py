@@ -37,11 +37,16 @@ def split(
     """The fold of each item: at most ``most`` folds, whole groups, classes as even as groups allow.
 
     Raises:
-        BatteryError: with fewer than two groups there is nothing to hold out.
+        BatteryError: with fewer than two groups, or no class with two items, nothing can be held out.
     """
-    n = min(most, len(np.unique(groups)))
-    if n < 2:
+    names, codes = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
         raise BatteryError("Folds need at least two groups: give the items a group, or more scenes.")
+    if len(names) <= most:
+        return codes            # leave one group out
+    n = min(most, int(np.bincount(y).max()))
+    if n < 2:
+        raise BatteryError("Folds need two items of a class at least: give the battery more scenes.")
     folds = np.empty(len(y), dtype=int)
     maker = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
     with warnings.catch_warnings():

@@ -18,7 +18,9 @@ def auroc(
 ) -> Statistic:
     """The share of within-fold comparisons that are ordered right, ties one half, as a statistic over groups.
 
-    ``groups`` are integers from 0; the weight of a comparison is the product of its two groups' weights.
+    ``groups`` are integers from 0. A comparison between two groups weighs the product of their weights, one within a
+    group that group's weight: copies of one group in a bootstrap draw are not compared with each other, which would
+    count the matched comparisons twice and shift the interval.
     """
     high, low = np.flatnonzero(y == 1), np.flatnonzero(y == 0)
     same = folds[high][:, None] == folds[low][None]
@@ -29,11 +31,14 @@ def auroc(
     cells = np.ix_(groups[high], groups[low])
     np.add.at(wins, cells, won)
     np.add.at(total, cells, same.astype(float))
+    own_wins, own_total = wins.diagonal().copy(), total.diagonal().copy()
+    np.fill_diagonal(wins, 0.0)
+    np.fill_diagonal(total, 0.0)
 
     def statistic(weights: Weights) -> Float[np.ndarray, " draw"]:
-        over = np.einsum("wg,wg->w", weights @ total, weights)
-        with np.errstate(invalid="ignore"):
-            return np.einsum("wg,wg->w", weights @ wins, weights) / np.where(over > 0, over, np.nan)
+        won = np.einsum("wg,wg->w", weights @ wins, weights) + weights @ own_wins
+        over = np.einsum("wg,wg->w", weights @ total, weights) + weights @ own_total
+        return np.divide(won, over, out=np.full_like(won, np.nan), where=over > 0)
 
     return statistic
 

@@ -13,7 +13,8 @@ from jaxtyping import Int
 
 from affectlens.errors import BatteryError
 
-TARGETS = ("affect", "category", "category_control", "valence")
+PUBLIC = ("affect", "category", "valence")
+TARGETS = (*PUBLIC, "category_control")
 
 
 @dataclass(frozen=True)

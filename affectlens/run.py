@@ -1,0 +1,103 @@
+"""A run: a folder with its provenance, its tables and its report. The command line and a notebook write the same files.
+
+``run.json`` holds the command, configuration, versions, hashes, seed and timings; its ``status`` is ``running``, ``stopped``
+or ``done``. Every file is written under a temporary name and renamed, so what is in the folder is whole.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from affectlens.errors import RunError
+from affectlens.paths import write_text
+from affectlens.types import Json
+
+LIBRARIES = ("affectlens", "torch", "transformers", "transformer-lens", "scikit-learn", "numpy", "scipy", "pandas", "plotly")
+
+
+class Run:
+    """A run folder, open for adding to.
+
+    >>> import tempfile
+    >>> run = Run.create(tempfile.mkdtemp() + "/r", command="probe", config={"seed": 0})
+    >>> Run.open(run.folder).info["status"]
+    'running'
+    """
+
+    def __init__(self, folder: Path, info: Json) -> None:
+        self.folder = folder
+        self.info = info
+
+    @classmethod
+    def create(cls, folder: str | Path, *, command: str, config: Json) -> "Run":
+        """Make the folder and write ``run.json``.
+
+        Raises:
+            RunError: if the folder exists.
+        """
+        home = Path(folder)
+        if home.exists():
+            raise RunError(f"{home} exists already: choose another --out, or continue it with --resume {home}.")
+        home.mkdir(parents=True)
+        run = cls(home, {
+            "command": command, "config": config, "status": "running", "started": _now(), "timings": {},
+            "versions": versions(), "machine": {"python": platform.python_version(), "system": platform.system(),
+                                                "processor": platform.machine(), "cores": os.cpu_count()},
+        })  # fmt: skip
+        run.write()
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """Open an existing run.
+
+        Raises:
+            RunError: if the folder holds none.
+        """
+        path = Path(folder) / "run.json"
+        try:
+            return cls(Path(folder), json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            raise RunError(f"{folder} is not a run folder: it has no readable run.json.") from None
+
+    def write(self) -> None:
+        """Write ``run.json``."""
+        write_text(self.folder / "run.json", json.dumps(self.info, indent=1))
+
+    def note(self, **facts: object) -> None:
+        """Add facts to ``run.json``."""
+        self.info.update(facts)
+        self.write()
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Record how long a step took, in seconds."""
+        start = time.perf_counter()
+        yield
+        self.info["timings"][step] = round(time.perf_counter() - start, 2)
+        self.write()
+
+    def close(self, status: str) -> None:
+        """Write the final status and when it was reached."""
+        self.note(status=status, ended=_now())
+
+
+def versions() -> dict[str, str]:
+    """The versions of the libraries that a number may depend on."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

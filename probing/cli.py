@@ -1,0 +1,89 @@
+"""``affectlens probe``."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from affectlens.console import emit, say
+from affectlens.errors import AffectLensError
+
+
+def probe(
+    model: Annotated[str | None, typer.Argument(help="Catalogue name, Hugging Face id, or folder.")] = None,
+    battery: Annotated[str, typer.Option(help="A battery of ours, or a JSONL file.")] = "starter",
+    target: Annotated[
+        list[str] | None, typer.Option(help="affect, category or valence; repeat for several. All by default.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder, which must not exist. Default: runs/MODEL-BATTERY-TIME.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="A stopped run to continue, with its own settings.")] = None,
+    seed: Annotated[int, typer.Option(help="Of folds and bootstraps.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: cuda where there is one.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take in time and memory, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No bars, no table: the report's path alone.")] = False,
+) -> None:
+    """Read emotion off every layer of MODEL, beside lexical floors, and write a report.
+
+    Example: affectlens probe smollm2-135m --battery starter
+    """
+    if resume is None and model is None:
+        raise AffectLensError("Name a model, for example: affectlens probe smollm2-135m (or --resume a stopped run).")
+    from affectlens.probing.targets import PUBLIC
+
+    chosen = tuple(dict.fromkeys(target or PUBLIC))
+    if unknown := [name for name in chosen if name not in PUBLIC]:
+        raise AffectLensError(f"There is no target {unknown[0]!r}; choose from {', '.join(PUBLIC)}.")
+    if resume is not None:
+        from affectlens.run import Run
+
+        kept = Run.open(resume).info["config"]
+        model, battery, seed, device, dtype, revision = (
+            kept[k] for k in ("model", "battery", "seed", "device", "dtype", "revision")
+        )
+        chosen, out = tuple(kept["targets"]), resume
+    assert model is not None
+    if dry_run:
+        from affectlens.probing.estimate import forecast
+
+        emit(forecast(model, battery, chosen), as_json=as_json, title="This run will take about")
+        return
+    from affectlens.probing.study import study
+
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = model.rstrip("/").replace("/", "_").lstrip(".") or "model"
+    home = out or Path("runs") / f"{name}-{Path(battery).stem}-{stamp}"
+    show = False if quiet or as_json else None
+    try:
+        run, reports = study(
+            model, battery=battery, targets=chosen, out=home, resume=resume is not None, seed=seed,
+            device=device, dtype=dtype, revision=revision, progress=show,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        kept_in = f" What was computed is kept; continue with: affectlens probe --resume {home}" if home.exists() else ""
+        raise AffectLensError(f"Stopped.{kept_in}") from None
+    _tell(run.folder / "report.html", reports, as_json, quiet)
+
+
+def _tell(path: Path, reports: list, as_json: bool, quiet: bool) -> None:  # type: ignore[type-arg]
+    if quiet:
+        print(path)
+    elif as_json:
+        rows = {r.target: {"summary": r.summary(), "scores": r.table().to_dict("records")} for r in reports}
+        emit({"report": str(path), "results": rows}, as_json=True)
+    else:
+        from affectlens.console import table
+        from affectlens.probing.words import READER_NAMES, plain
+
+        rows = [
+            [r.target, row["rung"], READER_NAMES[row["reader"]], row["kind"].replace("_", " "),
+             f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"]
+            for r in reports for row in r.table().to_dict("records")
+        ]  # fmt: skip
+        table("Scores with 95% intervals", ["target", "held out", "reader", "kind", "score"], rows)
+        for report in reports:
+            say(plain(report.summary()[0]))
+        say(f"\nReport: {path}")

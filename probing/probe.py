@@ -1,0 +1,194 @@
+"""``probe``: from captured activations to a report with its floors, its controls and its intervals."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from affectlens.errors import BatteryError
+from affectlens.probing import crossed, folds, targets
+from affectlens.probing.estimators import C_GRID
+from affectlens.probing.floors import FLOORS, floor
+from affectlens.probing.metrics import metric, metric_name
+from affectlens.probing.probes import Probes
+from affectlens.probing.report import NESTED, ProbeReport
+from affectlens.probing.sweep import METHODS, Sweep, choose, fit, sweep
+from affectlens.probing.targets import Target
+from affectlens.progress import tracked
+from affectlens.stats import Estimate, Statistic, Weights, binomial, estimate
+from affectlens.store import Activations
+
+Watch = Callable[[Iterable[int]], Iterable[int]]
+
+
+def probe(
+    acts: Activations,
+    *,
+    target: str = "affect",
+    position: str | None = None,
+    rungs: Sequence[str] = folds.RUNGS,
+    seed: int = 0,
+    source: str = "",
+    progress: bool | None = None,
+) -> ProbeReport:
+    """Probe a target at every layer, beside its lexical floors, under grouped folds.
+
+    Args:
+        acts: from :func:`affectlens.capture`.
+        target: ``affect`` (emotional against matched neutral), ``category`` (eight ways) or ``valence``.
+        position: which pooling to read; the first captured by default.
+        rungs: ``pair`` and ``domain``, from lenient to strict; the last that applies carries the headline.
+        seed: of folds and bootstraps.
+        source: a note on the weights, for the report.
+        progress: show bars; by default where a person is looking.
+
+    Returns:
+        A :class:`ProbeReport`. The headline's layer and C are chosen inside each fold.
+
+    Raises:
+        BatteryError: fewer than two classes, missing columns, or no rung that applies.
+    """
+    if target not in targets.PUBLIC:
+        raise BatteryError(f"There is no target {target!r}; choose from {', '.join(targets.PUBLIC)}.")
+    where = position or acts.positions[0]
+    asked = targets.select(acts.items, target)
+    control = _control(acts, target)
+    tables, skipped = [], {}
+    for rung in rungs:
+        keys = folds.keys(asked.items, rung)
+        if isinstance(keys, str):
+            skipped[rung] = keys
+            continue
+        bar: Watch = lambda it, rung=rung: tracked(list(it), f"{target}, {rung} folds", show=progress)  # noqa: E731
+        tables.append(_rung(acts.at(where), asked, control, rung, keys, seed, bar))
+    if not tables:
+        raise BatteryError(f"No rung applies to {target}: " + "; ".join(f"{k}: {v}" for k, v in skipped.items()) + ".")
+    scores = pd.concat(tables, ignore_index=True)
+    probes = fit_all(acts, asked, where, seed)
+    meta = {
+        "target": target, "metric": metric_name(len(asked.classes)), "classes": list(asked.classes),
+        "chance": 0.5 if asked.binary else 1 / len(asked.classes), "n_items": len(asked.y),
+        "n_groups": int(asked.items["group"].nunique()), "n_layers": acts.n_layers, "d_model": acts.d_model,
+        "model": acts.model, "source": source, "fingerprint": acts.fingerprint, "site": acts.site,
+        "position": where, "battery": acts.battery, "battery_sha256": acts.battery_sha256, "seed": seed,
+        "skipped": skipped, "layer": probes.layer,
+    }  # fmt: skip
+    if target != "affect":
+        return ProbeReport(meta, scores, probes)
+    reading = crossed.reading_position(acts)
+    readers = probes if reading == where else fit_all(acts, asked, reading, seed)
+    wins = crossed.score(acts, readers, seed=seed)
+    beyond = _beyond(acts, readers)
+    meta |= {"crossed_position": reading, "crossed_layer": readers.layer, "beyond_binding": beyond}
+    return ProbeReport(meta, scores, probes, wins, false_alarms(acts, probes))
+
+
+def fit_all(acts: Activations, target: Target, position: str, seed: int) -> Probes:
+    """Probes of every layer on all items of the target; the layer and each C by folds over groups."""
+    x = acts.at(position)[target.rows]
+    groups, _ = pd.factorize(target.items["group"])
+    choice = choose(x, target.y, len(target.classes), groups, seed=seed)
+    fitted = [
+        fit(x[:, layer], target.y, len(target.classes), C_GRID[c], scale=True) for layer, c in enumerate(choice.c)
+    ]
+    return Probes(
+        target.name, target.classes, choice.layer, acts.site, position, acts.model, acts.fingerprint,
+        acts.battery, acts.battery_sha256,
+        {m: np.stack([f[m].weights for f in fitted]) for m in METHODS},
+        {m: np.stack([f[m].bias for f in fitted]) for m in METHODS},
+    )  # fmt: skip
+
+
+def false_alarms(acts: Activations, probes: Probes) -> pd.DataFrame:
+    """How often items without affect, never seen in training, are called emotional by the chosen layer's probe."""
+    called = probes.score(acts)[:, 0] > 0
+    rows = []
+    for role, split in (("decoy", "decoys"), ("vivid", "vivid_neutral")):
+        chosen = (acts.items["role"] == role).to_numpy()
+        if chosen.any():
+            share = binomial(float(called[chosen].sum()), int(chosen.sum()), "item")
+            rows.append({"split": split, "layer": probes.layer, "share": share.value, "low": share.low,
+                         "high": share.high, "n": share.n})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _control(acts: Activations, target: str) -> Target | None:
+    """The neutral partners under their partners' labels, when the target is a category."""
+    if target != "category":
+        return None
+    try:
+        return targets.select(acts.items, "category_control")
+    except BatteryError:
+        return None
+
+
+def _rung(
+    x: np.ndarray, asked: Target, control: Target | None, rung: str, keys: np.ndarray, seed: int, watch: Watch
+) -> pd.DataFrame:
+    """All scores of one rung: probes by layer and nested, floors, the control, and the paired differences."""
+    y, n_classes = asked.y, len(asked.classes)
+    clusters, names = pd.factorize(asked.items["group"])
+    texts = [str(text) for text in asked.items["text"]]
+    fold = folds.split(keys, y, folds.OUTER, seed=seed)
+    found = sweep(lambda _: x[asked.rows], y, n_classes, keys, fold, seed=seed, watch=watch)
+    unit = "scene" if rung == "domain" or asked.items["group"].duplicated().any() else "item"
+    rows: list[dict[str, Any]] = []
+
+    def add(kind: str, reader: str, layer: int, result: Estimate) -> None:
+        rows.append({"rung": rung, "kind": kind, "reader": reader, "layer": layer, "value": result.value,
+                     "low": result.low, "high": result.high, "n": result.n, "unit": result.unit,
+                     "method": result.method})  # fmt: skip
+
+    def worth(logits: np.ndarray) -> Statistic:
+        return metric(logits, y, fold, clusters)
+
+    for method in METHODS:
+        add("probe", method, NESTED, estimate(worth(found.nested[method]), len(names), unit, seed=seed))
+        for layer in range(x.shape[1]):
+            add("probe", method, layer, estimate(worth(found.logits[method][:, layer]), len(names), unit, seed=seed))
+    floors = {name: worth(_nested(floor(name, texts, y, n_classes, keys, fold, seed=seed))) for name in FLOORS}
+    for name, statistic in floors.items():
+        add("floor", name, NESTED, estimate(statistic, len(names), unit, seed=seed))
+    one = np.ones((1, len(names)))
+    strongest = max(floors, key=lambda name: float(floors[name](one)[0]))
+    ours = worth(_nested(found))
+    add("difference", strongest, NESTED,
+        estimate(_less(ours, floors[strongest]), len(names), unit, seed=seed, bounds=None))  # fmt: skip
+    if control is not None:
+        scenes = control.items["group"].map({name: i for i, name in enumerate(names)})
+        same = control.items["group"].isin(names).to_numpy() & scenes.notna().to_numpy()
+        if same.all() and len(control.y) == len(y):
+            theirs = _control_statistic(x, control, rung, scenes.to_numpy(dtype=int), seed)
+            add("control", "neutral_pseudo_label", NESTED, estimate(theirs, len(names), unit, seed=seed))
+            add("beyond_control", "neutral_pseudo_label", NESTED,
+                estimate(_less(ours, theirs), len(names), unit, seed=seed, bounds=None))  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _control_statistic(x: np.ndarray, control: Target, rung: str, scenes: np.ndarray, seed: int) -> Statistic:
+    keys = folds.keys(control.items, rung)
+    assert not isinstance(keys, str)
+    fold = folds.split(keys, control.y, folds.OUTER, seed=seed)
+    found = sweep(lambda _: x[control.rows], control.y, len(control.classes), keys, fold, seed=seed)
+    return metric(_nested(found), control.y, fold, scenes)
+
+
+def _nested(found: Sweep) -> np.ndarray:
+    return found.nested["logistic"]
+
+
+def _less(a: Statistic, b: Statistic) -> Statistic:
+    def difference(weights: Weights) -> np.ndarray:
+        return a(weights) - b(weights)
+
+    return difference
+
+
+def _beyond(acts: Activations, readers: Probes) -> dict[str, Any] | None:
+    rows = {split: crossed.quadruples(acts.items, split) for split in crossed.SPLITS}
+    if min(len(r) for r in rows.values()) < 2:
+        return None
+    scores = readers.score(acts)[:, 0]
+    found = crossed.beyond_binding(*(crossed.differences(scores, rows[s]) for s in crossed.SPLITS))
+    return {"value": found.value, "low": found.low, "high": found.high, "p": found.p, "n": found.n}

@@ -1,0 +1,142 @@
+"""``ProbeReport``: what a probe found, as tidy tables that write, load, print and draw themselves."""
+
+import json
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from affectlens.errors import RunError
+from affectlens.paths import write_parquet, write_text
+from affectlens.probing.probes import Probes
+from affectlens.stats import Estimate
+from affectlens.types import Json
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+NESTED = -1     # in the column ``layer``: chosen inside each fold
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """The outcome of :func:`affectlens.probing.probe` for one target.
+
+    ``scores`` has one row a rung, reader and layer: ``rung, kind, reader, layer, value, low, high, n, unit, method``; kind is
+    probe, floor, control or difference; layer is -1 where it was chosen inside each fold.
+    """
+
+    meta: Json                          # target, metric, chance, model, source, site, position, battery, counts, seed
+    scores: pd.DataFrame
+    probes: Probes
+    crossed: pd.DataFrame = field(default_factory=pd.DataFrame)         # affect only
+    false_alarms: pd.DataFrame = field(default_factory=pd.DataFrame)    # affect only
+
+    @property
+    def target(self) -> str:
+        return str(self.meta["target"])
+
+    @property
+    def rungs(self) -> tuple[str, ...]:
+        """The rungs that were run, the strictest last."""
+        return tuple(self.scores["rung"].unique())
+
+    @property
+    def headline(self) -> Estimate:
+        """The logistic probe under the strictest rung, its layer and C chosen inside each fold."""
+        return self.estimate("probe", "logistic")
+
+    def estimate(self, kind: str, reader: str, rung: str | None = None) -> Estimate:
+        """The nested estimate of one reader; the strictest rung by default."""
+        table = self.scores
+        chosen = table[
+            (table["rung"] == (rung or self.rungs[-1]))
+            & (table["kind"] == kind)
+            & (table["reader"] == reader)
+            & (table["layer"] == NESTED)
+        ]
+        if chosen.empty:
+            raise KeyError(f"no {kind} {reader} in this report")
+        row = chosen.iloc[0]
+        return Estimate(row["value"], row["low"], row["high"], int(row["n"]), row["unit"], method=row["method"])
+
+    @property
+    def strongest_floor(self) -> str:
+        """The floor with the highest score under the strictest rung: what the difference is taken from."""
+        table = self.scores
+        return str(table[(table["rung"] == self.rungs[-1]) & (table["kind"] == "difference")]["reader"].iloc[0])
+
+    def summary(self) -> list[str]:
+        """What was found, in sentences, with floors and intervals; Markdown."""
+        from affectlens.probing.words import summary
+
+        return summary(self)
+
+    def table(self) -> pd.DataFrame:
+        """The nested scores of every reader under every rung: the table of a paper."""
+        nested = self.scores[self.scores["layer"] == NESTED]
+        return nested[["rung", "kind", "reader", "value", "low", "high", "n", "unit"]].reset_index(drop=True)
+
+    def plot(self) -> "Figure":
+        """Score by layer with its interval, floors and chance."""
+        from affectlens.probing.figures import layer_curve
+
+        return layer_curve(self)
+
+    def plot_crossed(self) -> "Figure":
+        """Wins on ``crossed`` by layer, beside ``crossed_fact``."""
+        from affectlens.probing.figures import crossed_curve
+
+        return crossed_curve(self)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``results/TARGET.*`` and ``probes/TARGET.safetensors``; the JSON comes last and marks completeness."""
+        home = Path(folder)
+        for name in ("scores", "crossed", "false_alarms"):
+            frame = getattr(self, name)
+            if not frame.empty:
+                write_parquet(home / "results" / f"{self.target}.{name}.parquet", frame)
+        self.probes.save(home / "probes" / f"{self.target}.safetensors")
+        write_text(home / "results" / f"{self.target}.json", json.dumps(self.meta, indent=1))
+
+    @classmethod
+    def load(cls, folder: str | Path, target: str) -> "ProbeReport":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            RunError: if the target is not there.
+        """
+        home = Path(folder)
+        path = home / "results" / f"{target}.json"
+        if not path.is_file():
+            raise RunError(f"{home} holds no finished result for {target}.")
+        tables = {
+            name: pd.read_parquet(file)
+            for name in ("scores", "crossed", "false_alarms")
+            if (file := home / "results" / f"{target}.{name}.parquet").is_file()
+        }
+        probes = Probes.load(home / "probes" / f"{target}.safetensors")
+        return cls(json.loads(path.read_text(encoding="utf-8")), probes=probes, **tables)
+
+    def __repr__(self) -> str:
+        from affectlens.probing.words import plain
+
+        return "\n".join(plain(line) for line in self.summary())
+
+    def _repr_html_(self) -> str:
+        from affectlens.report import markdown
+
+        lines = "".join(f"<p>{markdown(line)}</p>" for line in self.summary())
+        table = self.table().to_html(index=False, border=0, float_format="{:.2f}".format)
+        return f"<h3>{escape(self.target)}</h3>{lines}{table}"
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import HTML, display
+
+        show: Any = display
+        show(HTML(self._repr_html_()))
+        show(self.plot())
+        if not self.crossed.empty:
+            show(self.plot_crossed())

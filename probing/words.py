@@ -1,0 +1,142 @@
+"""The findings of a report in sentences: the claim that survives its floor, before any curve. Markdown."""
+
+import re
+
+from affectlens.probing.report import ProbeReport
+from affectlens.stats import Estimate
+
+ASKED = {
+    "affect": "Whether a text evokes an emotion",
+    "category": "Which of the eight emotions a text evokes",
+    "valence": "Whether an emotional text is pleasant or unpleasant",
+}
+FLOOR_NAMES = {"tfidf": "TF-IDF words", "function_words": "function words", "surface": "surface marks"}
+READER_NAMES = {"logistic": "logistic probe", "mean_difference": "mean-difference probe", **FLOOR_NAMES,
+                "neutral_pseudo_label": "neutral partners, same labels"}  # fmt: skip
+
+
+def summary(report: ProbeReport) -> list[str]:
+    """The sentences, most important first."""
+    lines = [_headline(report), _floor(report)]
+    if (report.scores["kind"] == "control").any():
+        lines.append(_control(report))
+    lines += [_rung(report, rung) for rung in report.rungs[:-1]]
+    lines += [f"The {rung} rung does not apply: {why}." for rung, why in report.meta["skipped"].items()]
+    if not report.crossed.empty:
+        lines.append(_crossed(report))
+    if not report.false_alarms.empty:
+        lines.append(_alarms(report))
+    return lines
+
+
+def plain(line: str) -> str:
+    """A Markdown sentence without its marks."""
+    return re.sub(r"\*\*|`", "", line)
+
+
+def verdict(difference: Estimate) -> str:
+    """What the interval of a paired difference allows one to say."""
+    if difference.low > 0:
+        return "above its floor"
+    return "below its floor" if difference.high < 0 else "not distinguishable from its floor"
+
+
+def _headline(report: ProbeReport) -> str:
+    meta, best = report.meta, report.headline
+    stands = verdict(report.estimate("difference", report.strongest_floor))
+    over = {"mean": "the mean over its tokens", "ending": "the mean over its ending", "last": "its last token"}
+    return (
+        f"**{ASKED[report.target]} is read from `{meta['site']}` with {meta['metric']} {best}, {stands}.** "
+        f"A logistic probe on {over[meta['position']]}, {meta['n_items']} items in {meta['n_groups']} scenes, whole "
+        f"{_folds(report.rungs[-1])} held out, layer and penalty chosen inside each fold; chance is {meta['chance']:.2f}."
+    )
+
+
+def _floor(report: ProbeReport) -> str:
+    name = report.strongest_floor
+    floor, gap = report.estimate("floor", name), report.estimate("difference", name)
+    return (
+        f"The strongest lexical floor under the same folds, {FLOOR_NAMES[name]}, reaches {floor}. "
+        f"Probe minus floor: **{signed(gap)}**, resampled together by {gap.unit}."
+    )
+
+
+def _control(report: ProbeReport) -> str:
+    control = report.estimate("control", "neutral_pseudo_label")
+    gap = report.estimate("beyond_control", "neutral_pseudo_label")
+    if gap.low > 0:
+        meaning = "so more than topic is read"
+    else:
+        meaning = "so **topic alone could explain the score**"
+    return (
+        f"The same labels read off the *neutral* partners, where no emotion is, give {control}; "
+        f"the difference is {signed(gap)}, {meaning}."
+    )
+
+
+def _rung(report: ProbeReport, rung: str) -> str:
+    name = report.strongest_floor
+    return (
+        f"With whole {_folds(rung)} held out the probe reaches {report.estimate('probe', 'logistic', rung)}"
+        f" ({FLOOR_NAMES[name]}: {report.estimate('floor', name, rung)})."
+    )
+
+
+def _crossed(report: ProbeReport) -> str:
+    table, meta = report.crossed, report.meta
+    said = []
+    for split in ("crossed", "crossed_fact"):
+        rows = table[(table["split"] == split) & (table["method"] == "logistic") & table["chosen"]]
+        if not rows.empty:
+            row = rows.iloc[0]
+            share = Estimate(row["wins"], row["wins_low"], row["wins_high"], int(row["n"]), "quadruple")
+            said.append(
+                f"it wins {share} of {share.n} `{split}` quadruples (exact sign-flip p = {row['p']:.3f}, "
+                f"{row['p_adjusted']:.3f} over all layers; the least that {share.n} can give is {row['attainable']:.3f})"
+            )
+    line = f"Trained on vignettes and read over the {meta['crossed_position']} at layer {meta['crossed_layer']}, " + ", ".join(said)
+    beyond = meta.get("beyond_binding")
+    if not beyond:
+        return line + "."
+    gap = Estimate(beyond["value"], beyond["low"], beyond["high"], beyond["n"], "quadruple", beyond["p"])
+    shown = "affect beyond binding is shown" if gap.low > 0 else "**no affect beyond binding is shown**"
+    return f"{line}. `crossed` minus `crossed_fact`: {signed(gap)} standard deviations of d, so {shown}."
+
+
+def _alarms(report: ProbeReport) -> str:
+    names = {"decoys": "decoys (emotion words, no emotion)", "vivid_neutral": "vivid scenes without affect"}
+    parts = [
+        f"{Estimate(row['share'], row['low'], row['high'], int(row['n']), 'item')} of {int(row['n'])} {names[row['split']]}"
+        for _, row in report.false_alarms.iterrows()
+    ]
+    return f"The layer-{report.probes.layer} probe calls emotional: {'; '.join(parts)}."
+
+
+def _folds(rung: str) -> str:
+    return {"pair": "scenes", "domain": "domains"}[rung]
+
+
+def signed(gap: Estimate) -> str:
+    """A difference with its sign.
+
+    >>> signed(Estimate(0.1, -0.02, 0.22, 32, "scene"))
+    '+0.10 [-0.02, +0.22]'
+    """
+    return f"{gap.value:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
+
+
+def methods(report: ProbeReport) -> str:
+    """The methods paragraph of this target, for a paper."""
+    meta = report.meta
+    rungs = " and ".join(f"{_folds(r)}" for r in report.rungs)
+    unit = report.headline.unit
+    return (
+        f"{report.target.capitalize()} was probed in {meta['model']} ({meta['source'] or 'weights as loaded'}; fingerprint "
+        f"{meta['fingerprint'][:12]}) on {meta['n_items']} items in {meta['n_groups']} scenes of the AffectLens battery "
+        f"{meta['battery']} (SHA-256 {meta['battery_sha256'][:12]}). {meta['site']} was captured at all {meta['n_layers']} "
+        f"layers (d_model {meta['d_model']}) and pooled by {meta['position']}, the first token left out. L2-regularised "
+        f"logistic regression on standardised activations was scored with whole {rungs} held out; layer and C were chosen "
+        f"in inner folds of the same grouping by log-loss. {meta['metric'][0].upper() + meta['metric'][1:]} compares held-out items within a fold. Intervals "
+        f"are 95% {report.headline.method} by {unit}. Floors (TF-IDF unigrams and bigrams, function-word rates, surface "
+        f"features) were fitted and scored under the same folds. Seed {meta['seed']}."
+    )
