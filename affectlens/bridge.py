@@ -29,7 +29,7 @@ def build(model: LensModel) -> Any:
     try:
         with quiet_transformers():
             bridge = TransformerBridge.boot_transformers(
-                "in-memory", hf_model=twin, tokenizer=copy.deepcopy(model.tokenizer),
+                "in-memory", hf_model=twin, tokenizer=_tokenizer(model),
                 device=str(model.device), dtype=model.dtype,
             )  # fmt: skip
     except (ValueError, KeyError, NotImplementedError, AttributeError) as error:
@@ -40,3 +40,10 @@ def build(model: LensModel) -> Any:
     if not off <= tolerance(model.dtype):
         raise ModelError(f"The bridge of {model.name} gives other logits than the model (by {off:.1e}).")
     return bridge
+
+
+def _tokenizer(model: LensModel) -> Any:
+    """A copy marked as adding BOS itself: otherwise transformer-lens loads another by name, from a hub if it must."""
+    twin = copy.deepcopy(model.tokenizer)
+    twin.init_kwargs = {"name_or_path": model.name} | twin.init_kwargs | {"add_bos_token": True}
+    return twin

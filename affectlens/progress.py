@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def _console(show: bool | None) -> Console:
-    console = Console(file=sys.stderr)      # bound now: a later redirect, to silence a library, leaves our bar alone
+    console = Console(file=sys.stderr)  # bound now: a later redirect, to silence a library, leaves our bar alone
     if show is None:
         show = console.is_terminal or console.is_jupyter
     return console if show else Console(file=sys.stderr, quiet=True)
@@ -28,5 +28,3 @@ def working(what: str, *, show: bool | None = None) -> Iterator[None]:
     """A spinner while one long step runs."""
     with _console(show).status(what):
         yield
-
-

@@ -16,7 +16,7 @@ def quiet_transformers() -> Iterator[None]:
     notices.set_verbosity(logging.ERROR)
     notices.disable_progress_bar()
     try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):     # some bars are bare tqdm
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # some bars are bare tqdm
             warnings.simplefilter("ignore")
             yield
     finally:

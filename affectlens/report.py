@@ -19,7 +19,11 @@ from markupsafe import Markup
 from affectlens.paths import write_text
 from affectlens.types import Json
 
-_MARKS = ((r"\*\*(.+?)\*\*", r"<strong>\1</strong>"), (r"`(.+?)`", r"<code>\1</code>"), (r"\*(.+?)\*", r"<em>\1</em>"))
+_MARKS = (
+    (r"\*\*(.+?)\*\*", r"<strong>\1</strong>"),
+    (r"`(.+?)`", r"<code>\1</code>"),
+    (r"\*(.+?)\*", r"<em>\1</em>"),
+)
 
 
 @dataclass(frozen=True)

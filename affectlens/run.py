@@ -1,7 +1,8 @@
 """A run: a folder with its provenance, its tables and its report. The command line and a notebook write the same files.
 
-``run.json`` holds the command, configuration, versions, hashes, seed and timings; its ``status`` is ``running``, ``stopped``
-or ``done``. Every file is written under a temporary name and renamed, so what is in the folder is whole.
+``run.json`` holds the command, configuration, versions, hashes, seed and timings; its ``status`` is ``running``,
+``stopped`` or ``done``. Every file is written under a temporary name and renamed, so what is in the folder is
+whole.
 """
 
 import json
@@ -18,7 +19,17 @@ from affectlens.errors import RunError
 from affectlens.paths import write_text
 from affectlens.types import Json
 
-LIBRARIES = ("affectlens", "torch", "transformers", "transformer-lens", "scikit-learn", "numpy", "scipy", "pandas", "plotly")
+LIBRARIES = (
+    "affectlens",
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "scikit-learn",
+    "numpy",
+    "scipy",
+    "pandas",
+    "plotly",
+)
 
 
 class Run:

@@ -1,8 +1,9 @@
 """Estimates that travel with their interval: cluster bootstrap, exact binomial, exact sign flips.
 
-A cluster is a pair, triplet or quadruple: items of one scene are not independent, so scenes are resampled, never items.
-Every statistic here is a function of cluster weights ``[draw, group]``: all-ones gives the value, multinomial counts the
-bootstrap, and one zero at a time the jackknife. So a value and its interval can't come from two different formulas.
+A cluster is a pair, triplet or quadruple: items of one scene are not independent, so scenes are resampled, never
+items. Every statistic here is a function of cluster weights ``[draw, group]``: all-ones gives the value,
+multinomial counts the bootstrap, and one zero at a time the jackknife. So a value and its interval can't come from
+two different formulas.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from jaxtyping import Float, Shaped
 from scipy import stats
 
 DRAWS = 2000
-FEW_CLUSTERS = 30       # below, the percentile bootstrap covers too little and the cluster t takes over
+FEW_CLUSTERS = 30  # below, the percentile bootstrap covers too little and the cluster t takes over
 
 Weights = Float[np.ndarray, "draw group"]
 Statistic = Callable[[Weights], Float[np.ndarray, " draw"]]
@@ -29,13 +30,13 @@ class Estimate:
     """
 
     value: float
-    low: float                  # of the 95% interval
+    low: float  # of the 95% interval
     high: float
-    n: int                      # clusters
-    unit: str                   # what was resampled: pair, scene, quadruple, item
+    n: int  # clusters
+    unit: str  # what was resampled: pair, scene, quadruple, item
     p: float | None = None
-    p_adjusted: float | None = None     # within the family of tests that it belongs to
-    method: str = ""            # how the interval was made
+    p_adjusted: float | None = None  # within the family of tests that it belongs to
+    method: str = ""  # how the interval was made
 
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
@@ -91,10 +92,10 @@ def binomial(wins: float, n: int, unit: str) -> Estimate:
 class SignFlips:
     """The outcome of a sign-flip test over columns."""
 
-    p: Float[np.ndarray, " column"]             # two-sided, each column by itself
-    p_adjusted: Float[np.ndarray, " column"]    # max-T over the columns
-    exact: bool                                 # all flips, or a sample
-    attainable: float                           # the least p that this many clusters can give
+    p: Float[np.ndarray, " column"]  # two-sided, each column by itself
+    p_adjusted: Float[np.ndarray, " column"]  # max-T over the columns
+    exact: bool  # all flips, or a sample
+    attainable: float  # the least p that this many clusters can give
 
 
 def sign_flips(values: Shaped[np.ndarray, "group column"], *, seed: int = 0, draws: int = 9999) -> SignFlips:

@@ -31,12 +31,12 @@ class Activations:
     same order.
     """
 
-    values: dict[str, np.ndarray]   # position -> [item, layer, d_model]
-    items: pd.DataFrame             # one row an item: id, text and whatever the battery knows
-    site: str                       # "resid_post"
-    model: str                      # the name that was loaded
-    fingerprint: str                # of the model: weights, config, tokenizer, template, dtype
-    battery: str                    # its name
+    values: dict[str, np.ndarray]  # position -> [item, layer, d_model]
+    items: pd.DataFrame  # one row an item: id, text and whatever the battery knows
+    site: str  # "resid_post"
+    model: str  # the name that was loaded
+    fingerprint: str  # of the model: weights, config, tokenizer, template, dtype
+    battery: str  # its name
     battery_sha256: str
 
     @property

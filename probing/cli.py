@@ -2,27 +2,35 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from affectlens.console import emit, say
 from affectlens.errors import AffectLensError
 
+if TYPE_CHECKING:
+    from affectlens.probing.report import ProbeReport
+
 
 def probe(
     model: Annotated[str | None, typer.Argument(help="Catalogue name, Hugging Face id, or folder.")] = None,
     battery: Annotated[str, typer.Option(help="A battery of ours, or a JSONL file.")] = "starter",
     target: Annotated[
-        list[str] | None, typer.Option(help="affect, category or valence; repeat for several. All by default.")
+        list[str] | None,
+        typer.Option(help="affect, category or valence; repeat for several. All by default."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder, which must not exist. Default: runs/MODEL-BATTERY-TIME.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder, which must not exist. Default: runs/MODEL-BATTERY-TIME.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="A stopped run to continue, with its own settings.")] = None,
     seed: Annotated[int, typer.Option(help="Of folds and bootstraps.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: cuda where there is one.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take in time and memory, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take in time and memory, and stop.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No bars, no table: the report's path alone.")] = False,
 ) -> None:
@@ -63,27 +71,32 @@ def probe(
             device=device, dtype=dtype, revision=revision, progress=show,
         )  # fmt: skip
     except KeyboardInterrupt:
-        kept_in = f" What was computed is kept; continue with: affectlens probe --resume {home}" if home.exists() else ""
+        kept_in = (
+            f" What was computed is kept; continue with: affectlens probe --resume {home}" if home.exists() else ""
+        )
         raise AffectLensError(f"Stopped.{kept_in}") from None
     _tell(run.folder / "report.html", reports, as_json, quiet)
 
 
-def _tell(path: Path, reports: list, as_json: bool, quiet: bool) -> None:  # type: ignore[type-arg]
+def _tell(path: Path, reports: "list[ProbeReport]", as_json: bool, quiet: bool) -> None:
     if quiet:
         print(path)
-    elif as_json:
-        rows = {r.target: {"summary": r.summary(), "scores": r.table().to_dict("records")} for r in reports}
-        emit({"report": str(path), "results": rows}, as_json=True)
-    else:
-        from affectlens.console import table
-        from affectlens.probing.words import READER_NAMES, plain
+        return
+    if as_json:
+        found = {r.target: {"summary": r.summary(), "scores": r.table().to_dict("records")} for r in reports}
+        emit({"report": str(path), "results": found}, as_json=True)
+        return
+    from affectlens.console import table
+    from affectlens.probing.words import READER_NAMES, plain
+    from affectlens.stats import Estimate
 
-        rows = [
-            [r.target, row["rung"], READER_NAMES[row["reader"]], row["kind"].replace("_", " "),
-             f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"]
-            for r in reports for row in r.table().to_dict("records")
-        ]  # fmt: skip
-        table("Scores with 95% intervals", ["target", "held out", "reader", "kind", "score"], rows)
-        for report in reports:
-            say(plain(report.summary()[0]))
-        say(f"\nReport: {path}")
+    rows = []
+    for report in reports:
+        for row in report.table().to_dict("records"):
+            score = Estimate(row["value"], row["low"], row["high"], row["n"], row["unit"])
+            reader, kind = READER_NAMES[row["reader"]], row["kind"].replace("_", " ")
+            rows.append([report.target, row["rung"], reader, kind, score])
+    table("Scores with 95% intervals", ["target", "held out", "reader", "kind", "score"], rows)
+    for report in reports:
+        say("\n" + plain(report.summary()[0]))
+    say(f"\nReport: {path}")

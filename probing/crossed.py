@@ -1,10 +1,12 @@
-"""``crossed`` quadruples: two contexts by two endings, emotional exactly when the ending takes what the context made matter.
+"""``crossed`` quadruples: two contexts by two endings, emotional when the ending takes what the context made matter.
 
 Per quadruple d = s(ax) + s(by) - s(ay) - s(bx). Whatever adds up over sentences cancels in d, so a reader of words has
 d = 0 exactly. Primary: the share of quadruples with d > 0 (ties one half) with its exact interval; beside it the
 standardised mean of d with an exact sign-flip test, corrected over layers by max-T. ``crossed_fact`` binds the same way
 with nothing at stake: affect is what ``crossed`` shows beyond it.
 """
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from affectlens.store import Activations
 
 SPLITS = ("crossed", "crossed_fact")
 CELLS = ("ax", "ay", "bx", "by")
-POSITIONS = ("ending", "last")      # where d is read, the first that was captured
+POSITIONS = ("ending", "last")  # where d is read, the first that was captured
 
 
 def quadruples(items: pd.DataFrame, split: str) -> Int[np.ndarray, "group 4"]:
@@ -29,7 +31,9 @@ def quadruples(items: pd.DataFrame, split: str) -> Int[np.ndarray, "group 4"]:
     return wide[list(CELLS)].dropna().to_numpy(dtype=int)
 
 
-def differences(scores: Float[np.ndarray, "item ..."], rows: Int[np.ndarray, "group 4"]) -> Float[np.ndarray, "group ..."]:
+def differences(
+    scores: Float[np.ndarray, "item ..."], rows: Int[np.ndarray, "group 4"]
+) -> Float[np.ndarray, "group ..."]:
     """d for each quadruple."""
     ax, ay, bx, by = (scores[rows[:, i]] for i in range(4))
     return ax + by - ay - bx
@@ -60,7 +64,7 @@ def score(acts: Activations, probes: Probes, *, seed: int = 0) -> pd.DataFrame:
 def beyond_binding(crossed: Float[np.ndarray, " a"], fact: Float[np.ndarray, " b"]) -> Estimate:
     """Mean d on ``crossed`` less mean d on ``crossed_fact``, in standard deviations, with Welch's interval and test."""
     scale = float(np.sqrt((crossed.var(ddof=1) + fact.var(ddof=1)) / 2)) or 1.0
-    test = stats.ttest_ind(crossed / scale, fact / scale, equal_var=False)
+    test: Any = stats.ttest_ind(crossed / scale, fact / scale, equal_var=False)
     low, high = test.confidence_interval(0.95)
     value = float((crossed.mean() - fact.mean()) / scale)
     n = len(crossed) + len(fact)

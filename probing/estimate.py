@@ -10,8 +10,8 @@ from affectlens.capture import TOKEN_BUDGET
 from affectlens.stimuli import load_battery
 from affectlens.types import Json
 
-WORDS_TO_TOKENS = 1.3           # English prose under common tokenizers
-SECONDS_A_FIT = 0.0016          # one nested logistic fit of some 60 rows in their span; measured on two cores
+WORDS_TO_TOKENS = 1.3  # English prose under common tokenizers
+SECONDS_A_FIT = 0.0016  # one nested logistic fit of some 60 rows in their span; measured on two cores
 
 
 def forecast(model: str, battery: str, targets: Sequence[str]) -> Json:
@@ -39,10 +39,10 @@ def measure_flops(size: int = 1024) -> float:
     import torch
 
     a = torch.randn(size, size)
-    a @ a
+    torch.mm(a, a)
     start, rounds = time.perf_counter(), 5
     for _ in range(rounds):
-        a @ a
+        torch.mm(a, a)
     return 2 * size**3 * rounds / (time.perf_counter() - start)
 
 

@@ -1,8 +1,8 @@
 """Linear probes in the raw space of the activations: L2-regularised logistic regression and difference of means.
 
-Both give weights ``[k, d]`` and biases ``[k]``, with k = 1 for two classes (positive means the second class) and one row
-a class otherwise. With fewer items than dimensions the logistic fit is made in the span of the training rows, where its
-optimum lies (the representer theorem): exact, and some hundred times smaller.
+Both give weights ``[k, d]`` and biases ``[k]``, with k = 1 for two classes (positive means the second class) and
+one row a class otherwise. With fewer items than dimensions the logistic fit is made in the span of the training
+rows, where its optimum lies (the representer theorem): exact, and some hundred times smaller.
 """
 
 import warnings
@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-C_GRID = (1e-4, 1e-3, 1e-2, 1e-1)           # for standardised activations
-C_GRID_SPARSE = (1e-1, 1e0, 1e1, 1e2)       # for TF-IDF rows of norm one
-C_GRID_SMALL = (1e-3, 1e-2, 1e-1, 1e0)      # for a few standardised features
+C_GRID = (1e-4, 1e-3, 1e-2, 1e-1)  # for standardised activations
+C_GRID_SPARSE = (1e-1, 1e0, 1e1, 1e2)  # for TF-IDF rows of norm one
+C_GRID_SMALL = (1e-3, 1e-2, 1e-1, 1e0)  # for a few standardised features
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,11 @@ def logistic_path(
         bias = fit.intercept_ - weights @ mean
         if n_classes > 2:
             every = np.zeros((n_classes, x.shape[1])), np.full(n_classes, -30.0)
-            rows = (weights, bias) if len(present) > 2 else (np.stack([-weights[0], weights[0]]) / 2, np.array([-bias[0], bias[0]]) / 2)
+            rows = (
+                (weights, bias)
+                if len(present) > 2
+                else (np.stack([-weights[0], weights[0]]) / 2, np.array([-bias[0], bias[0]]) / 2)
+            )
             every[0][present], every[1][present] = rows
             weights, bias = every
         out.append(Linear(weights, bias))

@@ -14,7 +14,11 @@ def layer_curve(report: ProbeReport) -> go.Figure:
     """Score by layer under the strictest rung, pointwise 95% intervals, with floors, chance and the nested headline."""
     meta, rung = report.meta, report.rungs[-1]
     here = report.scores[report.scores["rung"] == rung]
-    fig = figure(f"{report.target}: {meta['metric']} by layer, whole {rung}s held out", f"layer of {meta['site']}", meta["metric"])
+    fig = figure(
+        f"{report.target}: {meta['metric']} by layer, whole {rung}s held out",
+        f"layer of {meta['site']}",
+        meta["metric"],
+    )
     x: list[float] = []
     for reader, name, colour, dash in (
         ("logistic", "logistic probe", BLUE, "solid"),
@@ -31,9 +35,10 @@ def layer_curve(report: ProbeReport) -> go.Figure:
     fig.add_scatter(
         x=[x[-1] + 1], y=[best.value], name=f"nested: {best}", mode="markers", hovertemplate=f"nested {best}",
         marker={"color": BLUE, "size": 10, "symbol": "diamond"},
-        error_y={"type": "data", "array": [best.high - best.value], "arrayminus": [best.value - best.low], "color": BLUE},
+        error_y={"type": "data", "array": [best.high - best.value], "arrayminus": [best.value - best.low],
+                 "color": BLUE},
     )  # fmt: skip
-    fig.update_yaxes(range=[0 if not meta["metric"] == "AUROC" else 0.2, 1.02])
+    fig.update_yaxes(range=[0.2 if meta["metric"] == "AUROC" else 0, 1.02])
     return fig
 
 

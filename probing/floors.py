@@ -1,11 +1,14 @@
 """Lexical floors: what a reader that sees only words, function words or surface marks scores under the same folds.
 
-``tfidf``: word unigrams and bigrams, TF-IDF, logistic. ``function_words``: frequencies of a closed list. ``surface``: length,
-sentences, punctuation, type-token ratio. All learn from training rows alone and choose C in the same inner folds.
+``tfidf``: word unigrams and bigrams, TF-IDF, logistic. ``function_words``: frequencies of a closed list.
+``surface``: length, sentences, punctuation, type-token ratio. All learn from training rows alone and choose C in
+the same inner folds.
 """
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,16 +20,17 @@ from affectlens.probing.sweep import Features, Sweep, sweep
 FLOORS = ("tfidf", "function_words", "surface")
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 FUNCTION_WORDS = (
-    "a about above across after again against all almost along already also although always am among an and another any "
-    "anybody anyone anything are around as at away back be because been before behind being below beside between beyond "
-    "both but by can cannot could did do does down during each either else enough even ever every everybody everyone "
-    "everything few for from had has have he her here hers herself him himself his how i if in inside instead into is it "
-    "its itself just last least less like many may me might mine more most much must my myself near neither never next no "
-    "nobody none nor not nothing now of off often on once one only onto or other our out outside over own past per quite "
-    "rather round same several shall she should since so some somebody someone something still such than that the their "
-    "theirs them themselves then there these they this those though through till to together too towards under until up "
-    "upon us very was we were what when where whether which while who whoever whom whose why will with within without "
-    "would yet you your"
+    "a about above across after again against all almost along already also although always am among an and "
+    "another any anybody anyone anything are around as at away back be because been before behind being below "
+    "beside between beyond both but by can cannot could did do does down during each either else enough even "
+    "ever every everybody everyone everything few for from had has have he her here hers herself him himself "
+    "his how i if in inside instead into is it its itself just last least less like many may me might mine "
+    "more most much must my myself near neither never next no nobody none nor not nothing now of off often on "
+    "once one only onto or other our out outside over own past per quite rather round same several shall she "
+    "should since so some somebody someone something still such than that the their theirs them themselves "
+    "then there these they this those though through till to together too towards under until up upon us very "
+    "was we were what when where whether which while who whoever whom whose why will with within without would "
+    "yet you your"
 ).split()
 
 
@@ -67,7 +71,7 @@ def surface_features(texts: Sequence[str]) -> Float[np.ndarray, "item 1 d"]:
 
 def _tfidf(texts: Sequence[str]) -> Features:
     def features(train: Int[np.ndarray, " train"]) -> Float[np.ndarray, "item 1 d"]:
-        maker = TfidfVectorizer(analyzer=_grams, sublinear_tf=True)
+        maker = TfidfVectorizer(analyzer=cast(Any, _grams), sublinear_tf=True)
         maker.fit([texts[i] for i in train])
         return np.asarray(maker.transform(texts).todense(), dtype=float)[:, None]
 
@@ -76,7 +80,7 @@ def _tfidf(texts: Sequence[str]) -> Features:
 
 def _grams(text: str) -> list[str]:
     found = words(text)
-    return found + [f"{a} {b}" for a, b in zip(found, found[1:], strict=False)]
+    return found + [f"{a} {b}" for a, b in pairwise(found)]
 
 
 def floor(

@@ -43,14 +43,14 @@ def split(
     if len(names) < 2:
         raise BatteryError("Folds need at least two groups: give the items a group, or more scenes.")
     if len(names) <= most:
-        return codes            # leave one group out
+        return codes  # leave one group out
     n = min(most, int(np.bincount(y).max()))
     if n < 2:
         raise BatteryError("Folds need two items of a class at least: give the battery more scenes.")
     folds = np.empty(len(y), dtype=int)
     maker = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class")     # uneven is stated, not hidden
+        warnings.filterwarnings("ignore", message="The least populated class")  # uneven is stated, not hidden
         for fold, (_, test) in enumerate(maker.split(y, y, groups)):
             folds[test] = fold
     return folds

@@ -1,7 +1,7 @@
 """What a set of held-out logits is worth: within-fold AUROC and accuracy, as functions of cluster weights.
 
-AUROC compares only items that one and the same probe scored: pairs of a positive and a negative item of one fold. Logits
-of different folds come from different probes and are never pooled.
+AUROC compares only items that one and the same probe scored: pairs of a positive and a negative item of one fold.
+Logits of different folds come from different probes and are never pooled.
 """
 
 import numpy as np

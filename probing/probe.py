@@ -1,6 +1,7 @@
 """``probe``: from captured activations to a report with its floors, its controls and its intervals."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def probe(
         if isinstance(keys, str):
             skipped[rung] = keys
             continue
-        bar: Watch = lambda it, rung=rung: tracked(list(it), f"{target}, {rung} folds", show=progress)  # noqa: E731
+        bar = partial(_bar, what=f"{target}, {rung} folds", show=progress)
         tables.append(_rung(acts.at(where), asked, control, rung, keys, seed, bar))
     if not tables:
         raise BatteryError(f"No rung applies to {target}: " + "; ".join(f"{k}: {v}" for k, v in skipped.items()) + ".")
@@ -146,7 +147,12 @@ def _rung(
     for method in METHODS:
         add("probe", method, NESTED, estimate(worth(found.nested[method]), len(names), unit, seed=seed))
         for layer in range(x.shape[1]):
-            add("probe", method, layer, estimate(worth(found.logits[method][:, layer]), len(names), unit, seed=seed))
+            add(
+                "probe",
+                method,
+                layer,
+                estimate(worth(found.logits[method][:, layer]), len(names), unit, seed=seed),
+            )
     floors = {name: worth(_nested(floor(name, texts, y, n_classes, keys, fold, seed=seed))) for name in FLOORS}
     for name, statistic in floors.items():
         add("floor", name, NESTED, estimate(statistic, len(names), unit, seed=seed))
@@ -172,6 +178,10 @@ def _control_statistic(x: np.ndarray, control: Target, rung: str, scenes: np.nda
     fold = folds.split(keys, control.y, folds.OUTER, seed=seed)
     found = sweep(lambda _: x[control.rows], control.y, len(control.classes), keys, fold, seed=seed)
     return metric(_nested(found), control.y, fold, scenes)
+
+
+def _bar(folds_: Iterable[int], what: str, show: bool | None) -> Iterable[int]:
+    return tracked(list(folds_), what, show=show)
 
 
 def _nested(found: Sweep) -> np.ndarray:

@@ -28,7 +28,7 @@ class Probes:
 
     target: str
     classes: tuple[str, ...]
-    layer: int                              # chosen by folds over the training items
+    layer: int  # chosen by folds over the training items
     site: str
     position: str
     model: str
@@ -53,7 +53,12 @@ class Probes:
         return Linear(self.weights[method][where], self.bias[method][where])
 
     def score(
-        self, acts: Activations, *, layer: int | None = None, method: str = "logistic", position: str | None = None
+        self,
+        acts: Activations,
+        *,
+        layer: int | None = None,
+        method: str = "logistic",
+        position: str | None = None,
     ) -> Float[np.ndarray, "item k"]:
         """The logits of captured items.
 

@@ -17,22 +17,22 @@ from affectlens.types import Json
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-NESTED = -1     # in the column ``layer``: chosen inside each fold
+NESTED = -1  # in the column ``layer``: chosen inside each fold
 
 
 @dataclass(frozen=True)
 class ProbeReport:
     """The outcome of :func:`affectlens.probing.probe` for one target.
 
-    ``scores`` has one row a rung, reader and layer: ``rung, kind, reader, layer, value, low, high, n, unit, method``; kind is
-    probe, floor, control or difference; layer is -1 where it was chosen inside each fold.
+    ``scores`` has one row a rung, reader and layer: ``rung, kind, reader, layer, value, low, high, n, unit,
+    method``; kind is probe, floor, control or difference; layer is -1 where it was chosen inside each fold.
     """
 
-    meta: Json                          # target, metric, chance, model, source, site, position, battery, counts, seed
+    meta: Json  # target, metric, chance, model, source, site, position, battery, counts, seed
     scores: pd.DataFrame
     probes: Probes
-    crossed: pd.DataFrame = field(default_factory=pd.DataFrame)         # affect only
-    false_alarms: pd.DataFrame = field(default_factory=pd.DataFrame)    # affect only
+    crossed: pd.DataFrame = field(default_factory=pd.DataFrame)  # affect only
+    false_alarms: pd.DataFrame = field(default_factory=pd.DataFrame)  # affect only
 
     @property
     def target(self) -> str:
@@ -133,10 +133,11 @@ class ProbeReport:
         return f"<h3>{escape(self.target)}</h3>{lines}{table}"
 
     def _ipython_display_(self) -> None:
-        from IPython.display import HTML, display
+        from IPython import display
 
-        show: Any = display
-        show(HTML(self._repr_html_()))
+        ipython: Any = display
+        show = ipython.display
+        show(ipython.HTML(self._repr_html_()))
         show(self.plot())
         if not self.crossed.empty:
             show(self.plot_crossed())

@@ -79,9 +79,9 @@ def render(run: Run, reports: Sequence[ProbeReport]) -> Path:
     """Write ``report.html`` from what the run folder holds."""
     meta = reports[0].meta
     lead = [
-        f"`{meta['model']}` ({meta['source'] or 'weights as loaded'}), {meta['n_layers']} layers, d_model {meta['d_model']}; "
-        f"battery `{meta['battery']}`; {run.info['started'][:10]}. Every score stands beside its lexical floor under the same "
-        "folds, with a 95% interval that resamples whole scenes."
+        f"`{meta['model']}` ({meta['source'] or 'weights as loaded'}), {meta['n_layers']} layers, "
+        f"d_model {meta['d_model']}; battery `{meta['battery']}`; {run.info['started'][:10]}. Every score stands "
+        "beside its lexical floor under the same folds, with a 95% interval that resamples whole scenes."
     ]
     sections = [_findings(reports)] + [_section(report) for report in reports]
     return write(run.folder / "report.html", f"Emotion in {meta['model']}", lead, sections, run.info, citation(run))
@@ -139,5 +139,6 @@ def _same_model(run: Run, fingerprint: str) -> None:
     before = run.info.get("fingerprint")
     if before and before != fingerprint:
         raise RunError(
-            f"{run.folder} was begun with another model (fingerprint {before[:12]}, now {fingerprint[:12]}): start a new run."
+            f"{run.folder} was begun with another model (fingerprint {before[:12]}, now {fingerprint[:12]}): "
+            "start a new run."
         )

@@ -1,8 +1,8 @@
 """The nested sweep: every layer scored on folds that chose nothing, and a headline whose layer was chosen inside.
 
-For each outer fold: (1) inner folds of its training items, by the same grouping, give a log-loss to every layer and C;
-(2) each layer is refitted on the whole training part at its best C and scores the held-out items; (3) the nested score of
-the held-out items is that of the layer with the least inner loss.
+For each outer fold: (1) inner folds of its training items, by the same grouping, give a log-loss to every layer and
+C; (2) each layer is refitted on the whole training part at its best C and scores the held-out items; (3) the nested
+score of the held-out items is that of the layer with the least inner loss.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,10 +22,10 @@ METHODS = ("logistic", "mean_difference")
 class Sweep:
     """Held-out logits of one target under one rung."""
 
-    logits: dict[str, Float[np.ndarray, "item layer k"]]     # by method
-    nested: dict[str, Float[np.ndarray, "item k"]]           # at the layer chosen inside each fold
+    logits: dict[str, Float[np.ndarray, "item layer k"]]  # by method
+    nested: dict[str, Float[np.ndarray, "item k"]]  # at the layer chosen inside each fold
     folds: Int[np.ndarray, " item"]
-    layers: tuple[int, ...]                                  # chosen, one a fold
+    layers: tuple[int, ...]  # chosen, one a fold
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Choice:
     """What the inner folds chose."""
 
     layer: int
-    c: tuple[int, ...]              # index into the grid, a layer
-    loss: tuple[float, ...]         # the inner log-loss at that C, a layer
+    c: tuple[int, ...]  # index into the grid, a layer
+    loss: tuple[float, ...]  # the inner log-loss at that C, a layer
 
 
 def sweep(
@@ -81,7 +81,9 @@ def sweep(
     return Sweep(logits, nested, folds, tuple(layers))
 
 
-def fit(x: Float[np.ndarray, "item d"], y: Int[np.ndarray, " item"], n_classes: int, c: float, scale: bool) -> dict[str, Linear]:
+def fit(
+    x: Float[np.ndarray, "item d"], y: Int[np.ndarray, " item"], n_classes: int, c: float, scale: bool
+) -> dict[str, Linear]:
     """The probes of one layer, by method."""
     (logistic,) = logistic_path(x, y, n_classes, (c,), scale=scale)
     return {"logistic": logistic, "mean_difference": mean_difference(x, y, n_classes)}

@@ -22,10 +22,10 @@ class Target:
     """The items and labels of one question."""
 
     name: str
-    rows: Int[np.ndarray, " item"]          # into the battery's table
-    y: Int[np.ndarray, " item"]             # class index
+    rows: Int[np.ndarray, " item"]  # into the battery's table
+    y: Int[np.ndarray, " item"]  # class index
     classes: tuple[str, ...]
-    items: pd.DataFrame                     # those rows of the table
+    items: pd.DataFrame  # those rows of the table
 
     @property
     def binary(self) -> bool:
@@ -65,4 +65,3 @@ def select(items: pd.DataFrame, name: str) -> Target:
     classes = order or tuple(found)
     y = np.array([classes.index(label) for label in labels])
     return Target(name, chosen.index.to_numpy(), y, tuple(classes), chosen)
-

@@ -44,11 +44,16 @@ def verdict(difference: Estimate) -> str:
 def _headline(report: ProbeReport) -> str:
     meta, best = report.meta, report.headline
     stands = verdict(report.estimate("difference", report.strongest_floor))
-    over = {"mean": "the mean over its tokens", "ending": "the mean over its ending", "last": "its last token"}
+    over = {
+        "mean": "the mean over its tokens",
+        "ending": "the mean over its ending",
+        "last": "its last token",
+    }
     return (
         f"**{ASKED[report.target]} is read from `{meta['site']}` with {meta['metric']} {best}, {stands}.** "
         f"A logistic probe on {over[meta['position']]}, {meta['n_items']} items in {meta['n_groups']} scenes, whole "
-        f"{_folds(report.rungs[-1])} held out, layer and penalty chosen inside each fold; chance is {meta['chance']:.2f}."
+        f"{_folds(report.rungs[-1])} held out, layer and penalty chosen inside each fold; "
+        f"chance is {meta['chance']:.2f}."
     )
 
 
@@ -64,10 +69,7 @@ def _floor(report: ProbeReport) -> str:
 def _control(report: ProbeReport) -> str:
     control = report.estimate("control", "neutral_pseudo_label")
     gap = report.estimate("beyond_control", "neutral_pseudo_label")
-    if gap.low > 0:
-        meaning = "so more than topic is read"
-    else:
-        meaning = "so **topic alone could explain the score**"
+    meaning = "so more than topic is read" if gap.low > 0 else "so **topic alone could explain the score**"
     return (
         f"The same labels read off the *neutral* partners, where no emotion is, give {control}; "
         f"the difference is {signed(gap)}, {meaning}."
@@ -91,10 +93,14 @@ def _crossed(report: ProbeReport) -> str:
             row = rows.iloc[0]
             share = Estimate(row["wins"], row["wins_low"], row["wins_high"], int(row["n"]), "quadruple")
             said.append(
-                f"it wins {share} of {share.n} `{split}` quadruples (exact sign-flip p = {row['p']:.3f}, "
-                f"{row['p_adjusted']:.3f} over all layers; the least that {share.n} can give is {row['attainable']:.3f})"
+                f"{share} of {share.n} `{split}` quadruples (exact sign-flip p = {row['p']:.3f}, "
+                f"{row['p_adjusted']:.3f} over all layers; the least that {share.n} can give is "
+                f"{row['attainable']:.3f})"
             )
-    line = f"Trained on vignettes and read over the {meta['crossed_position']} at layer {meta['crossed_layer']}, " + ", ".join(said)
+    line = (
+        f"Trained on vignettes and read over the {meta['crossed_position']} at layer {meta['crossed_layer']}, "
+        "the probe wins " + " and ".join(said)
+    )
     beyond = meta.get("beyond_binding")
     if not beyond:
         return line + "."
@@ -105,10 +111,10 @@ def _crossed(report: ProbeReport) -> str:
 
 def _alarms(report: ProbeReport) -> str:
     names = {"decoys": "decoys (emotion words, no emotion)", "vivid_neutral": "vivid scenes without affect"}
-    parts = [
-        f"{Estimate(row['share'], row['low'], row['high'], int(row['n']), 'item')} of {int(row['n'])} {names[row['split']]}"
-        for _, row in report.false_alarms.iterrows()
-    ]
+    parts = []
+    for row in report.false_alarms.to_dict("records"):
+        share = Estimate(row["share"], row["low"], row["high"], row["n"], "item")
+        parts.append(f"{share} of {share.n} {names[row['split']]}")
     return f"The layer-{report.probes.layer} probe calls emotional: {'; '.join(parts)}."
 
 
@@ -127,16 +133,17 @@ def signed(gap: Estimate) -> str:
 
 def methods(report: ProbeReport) -> str:
     """The methods paragraph of this target, for a paper."""
-    meta = report.meta
-    rungs = " and ".join(f"{_folds(r)}" for r in report.rungs)
-    unit = report.headline.unit
+    meta, unit = report.meta, report.headline.unit
+    rungs = " and ".join(_folds(r) for r in report.rungs)
+    metric = meta["metric"][0].upper() + meta["metric"][1:]
     return (
-        f"{report.target.capitalize()} was probed in {meta['model']} ({meta['source'] or 'weights as loaded'}; fingerprint "
-        f"{meta['fingerprint'][:12]}) on {meta['n_items']} items in {meta['n_groups']} scenes of the AffectLens battery "
-        f"{meta['battery']} (SHA-256 {meta['battery_sha256'][:12]}). {meta['site']} was captured at all {meta['n_layers']} "
-        f"layers (d_model {meta['d_model']}) and pooled by {meta['position']}, the first token left out. L2-regularised "
-        f"logistic regression on standardised activations was scored with whole {rungs} held out; layer and C were chosen "
-        f"in inner folds of the same grouping by log-loss. {meta['metric'][0].upper() + meta['metric'][1:]} compares held-out items within a fold. Intervals "
-        f"are 95% {report.headline.method} by {unit}. Floors (TF-IDF unigrams and bigrams, function-word rates, surface "
-        f"features) were fitted and scored under the same folds. Seed {meta['seed']}."
+        f"{report.target.capitalize()} was probed in {meta['model']} ({meta['source'] or 'weights as loaded'}; "
+        f"fingerprint {meta['fingerprint'][:12]}) on {meta['n_items']} items in {meta['n_groups']} scenes of the "
+        f"battery {meta['battery']} (SHA-256 {meta['battery_sha256'][:12]}). {meta['site']} was captured at all "
+        f"{meta['n_layers']} layers (d_model {meta['d_model']}) and pooled by {meta['position']}, the first token left "
+        "out. L2-regularised logistic regression on standardised activations was scored with whole "
+        f"{rungs} held out; layer and C were chosen in inner folds of the same grouping by log-loss. {metric} compares "
+        f"held-out items within a fold. Intervals are 95% {report.headline.method} by {unit}. Floors (TF-IDF unigrams "
+        "and bigrams, function-word rates, surface features) were fitted and scored under the same folds. "
+        f"Seed {meta['seed']}."
     )

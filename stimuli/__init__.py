@@ -12,5 +12,11 @@ if TYPE_CHECKING:
 __all__ = ["EMOTIONS", "Battery", "Stimulus", "canonical", "load_battery"]
 __getattr__, __dir__ = lazily(
     __name__,
-    {"Battery": "battery", "load_battery": "battery", "Stimulus": "stimulus", "EMOTIONS": "taxonomy", "canonical": "taxonomy"},
+    {
+        "Battery": "battery",
+        "load_battery": "battery",
+        "Stimulus": "stimulus",
+        "EMOTIONS": "taxonomy",
+        "canonical": "taxonomy",
+    },
 )

@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -50,7 +49,7 @@ class Battery:
                 return item
         raise BatteryError(f"Battery {self.name} has no item {name!r}.")
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """The hash of all fields of all items, in order; the name and the licence are not part of it."""
         rows = json.dumps([asdict(item) for item in self.items], sort_keys=True, ensure_ascii=False)
@@ -101,7 +100,11 @@ def load_battery(name: str | Path) -> Battery:
         raise BatteryError(
             f"There is no battery {str(name)!r}: give {' or '.join(NAMED)}, or a JSONL file with one stimulus a line."
         )
-    return Battery(path.stem, tuple(read_jsonl(path.read_text(encoding="utf-8").splitlines(), path.name)), source=path.name)
+    return Battery(
+        path.stem,
+        tuple(read_jsonl(path.read_text(encoding="utf-8").splitlines(), path.name)),
+        source=path.name,
+    )
 
 
 def read_jsonl(lines: Iterable[str], name: str) -> Iterator[Stimulus]:

@@ -18,22 +18,22 @@ CELLS: tuple[str, ...] = get_args(Cell)
 class Stimulus:
     """A text with its design.
 
-    ``emotion`` of a neutral item is its partner's. ``group`` ties the items of a pair, triplet or quadruple: no split ever
-    separates them. ``meta`` may hold ``ending`` (where the ending begins, in characters) and ``check`` (a comprehension
-    question with its answer for this item).
+    ``emotion`` of a neutral item is its partner's. ``group`` ties the items of a pair, triplet or quadruple: no
+    split ever separates them. ``meta`` may hold ``ending`` (where the ending begins, in characters) and ``check``
+    (a comprehension question with its answer for this item).
     """
 
     id: str
     text: str
     split: str
     role: str
-    affect: bool                    # whether the text evokes an emotion
-    emotion: str | None = None      # one of Plutchik's eight
-    valence: int = 0                # -1, 0 or 1
-    intensity: int = 0              # 0 to 3
+    affect: bool  # whether the text evokes an emotion
+    emotion: str | None = None  # one of Plutchik's eight
+    valence: int = 0  # -1, 0 or 1
+    intensity: int = 0  # 0 to 3
     domain: str | None = None
-    group: str = ""                 # its own id by default
-    cell: str | None = None         # of a crossed quadruple
+    group: str = ""  # its own id by default
+    cell: str | None = None  # of a crossed quadruple
     author: str | None = None
     meta: Json = field(default_factory=dict)
 
@@ -41,7 +41,10 @@ class Stimulus:
         _expect(bool(self.id), "id is empty")
         _expect(bool(self.text.strip()), "text is empty")
         _expect(self.role in ROLES, f"role is {self.role!r}, expected one of {', '.join(ROLES)}")
-        _expect(self.cell is None or self.cell in CELLS, f"cell is {self.cell!r}, expected one of {', '.join(CELLS)}")
+        _expect(
+            self.cell is None or self.cell in CELLS,
+            f"cell is {self.cell!r}, expected one of {', '.join(CELLS)}",
+        )
         _expect(self.valence in (-1, 0, 1), f"valence is {self.valence!r}, expected -1, 0 or 1")
         _expect(self.intensity in (0, 1, 2, 3), f"intensity is {self.intensity!r}, expected 0 to 3")
         if self.emotion is not None:

@@ -32,5 +32,6 @@ def canonical(name: str) -> str:
         return _ALIASES[name.strip().lower()]
     except KeyError:
         raise BatteryError(
-            f"{name!r} is not one of Plutchik's emotions: use {', '.join(EMOTIONS)}, or a peak form ({', '.join(PEAK.values())})."
+            f"{name!r} is not one of Plutchik's emotions: use {', '.join(EMOTIONS)}, "
+            f"or a peak form ({', '.join(PEAK.values())})."
         ) from None
