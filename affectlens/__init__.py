@@ -14,7 +14,7 @@ from affectlens.lazy import lazily
 
 if TYPE_CHECKING:
     from affectlens import circuits, errors, patching, probing, steering, stimuli
-    from affectlens.capture import capture
+    from affectlens.capturing import capture
     from affectlens.model import LensModel, load_model
     from affectlens.run import Run
     from affectlens.sites import Site
@@ -47,7 +47,7 @@ __getattr__, __dir__ = lazily(
     __name__,
     {
         "Activations": "store", "Battery": "stimuli", "Estimate": "stats", "LensModel": "model", "Run": "run",
-        "Site": "sites", "Stimulus": "stimuli", "capture": "capture", "load_battery": "stimuli",
+        "Site": "sites", "Stimulus": "stimuli", "capture": "capturing", "load_battery": "stimuli",
         "load_model": "model", "circuits": "", "errors": "", "patching": "", "probing": "", "steering": "",
         "stimuli": "",
     },

@@ -1,4 +1,8 @@
-"""Names that load on first use (PEP 562), so that importing a package costs nothing."""
+"""Names that load on first use (PEP 562), so that importing a package costs nothing.
+
+No module may have the name of a function that its package offers: importing it would put the module in the
+function's place.
+"""
 
 import importlib
 import sys

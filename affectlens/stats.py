@@ -77,7 +77,7 @@ def multinomial(n: int, seed: int = 0, draws: int = DRAWS) -> Weights:
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
 
 
-def binomial(wins: float, n: int, unit: str) -> Estimate:
+def binomial(wins: int | float, n: int, unit: str) -> Estimate:
     """A share with its exact (Clopper-Pearson) interval; a tie counts as half a win.
 
     >>> print(binomial(6, 8, "quadruple"))

@@ -4,11 +4,12 @@ Axis names in shape annotations, everywhere: ``item layer pos head d_model d_hea
 with ``position`` for a token-pooling rule, ``group`` for a pair, triplet or quadruple, and ``draw`` for a resample.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
 
+@runtime_checkable
 class TextTable(Protocol):
     """What capture needs of a battery: a name, a hash, and a frame with at least ``id`` and ``text``."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from affectlens import catalog, embedded
-from affectlens.capture import TOKEN_BUDGET
+from affectlens.capturing import TOKEN_BUDGET
 from affectlens.stimuli import load_battery
 from affectlens.types import Json
 

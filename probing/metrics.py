@@ -73,4 +73,5 @@ def metric(
 
 
 def metric_name(n_classes: int) -> str:
+    """What :func:`metric` computes for this many classes."""
     return "AUROC" if n_classes == 2 else "balanced accuracy"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from affectlens.capture import capture
+from affectlens.capturing import capture
 from affectlens.errors import RunError
 from affectlens.model import load_model
-from affectlens.probing.probe import probe
+from affectlens.probing.ladder import probe
 from affectlens.probing.report import ProbeReport
 from affectlens.probing.targets import PUBLIC
 from affectlens.probing.words import methods

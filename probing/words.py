@@ -53,7 +53,7 @@ def _headline(report: ProbeReport) -> str:
         f"**{ASKED[report.target]} is read from `{meta['site']}` with {meta['metric']} {best}, {stands}.** "
         f"A logistic probe on {over[meta['position']]}, {meta['n_items']} items in {meta['n_groups']} scenes, whole "
         f"{_folds(report.rungs[-1])} held out, layer and penalty chosen inside each fold; "
-        f"chance is {meta['chance']:.2f}."
+        f"chance is {meta['chance']:.3g}."
     )
 
 
