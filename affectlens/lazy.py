@@ -23,7 +23,7 @@ def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any]
             raise AttributeError(f"{package} has no {name!r}; it offers {', '.join(sorted(homes))}")
         module = importlib.import_module(f"{package}.{homes[name] or name}")
         value = getattr(module, name) if homes[name] else module
-        setattr(sys.modules[package], name, value)  # also wins over a submodule of the same name
+        setattr(sys.modules[package], name, value)
         return value
 
     return get, lambda: sorted(homes)
