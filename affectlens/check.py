@@ -38,9 +38,9 @@ def check_model(model: LensModel) -> dict[str, float]:
         ModelError: if one is above the tolerance, with its name and size.
     """
     short, long = (model.tokenizer(t, return_tensors="pt").input_ids.to(model.device) for t in TEXTS)
-    with record(model.blocks) as seen:
+    with record(model.blocks) as recorded:
         whole = model.hf(input_ids=long, use_cache=False, output_hidden_states=True)
-    states = whole.hidden_states
+    states, seen = whole.hidden_states, [recorded[layer] for layer in range(model.n_layers)]
     norms = [child for child in model.body.children() if "Norm" in type(child).__name__]
     last = norms[0](seen[-1]) if len(norms) == 1 else states[-1]  # the model reports its last state after the norm
     found = {

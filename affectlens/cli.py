@@ -121,3 +121,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("affectlens: Stopped.", file=sys.stderr)
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

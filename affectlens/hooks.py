@@ -28,8 +28,8 @@ def watch(blocks: Iterable[nn.Module], see: Watch) -> Iterator[None]:
 
 
 @contextmanager
-def record(blocks: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
-    """The blocks' outputs, in order, filled as the model runs inside the ``with``."""
-    seen: list[Tensor] = []
-    with watch(blocks, lambda _layer, tensor: seen.append(tensor)):
+def record(blocks: Iterable[nn.Module]) -> Iterator[dict[int, Tensor]]:
+    """The blocks' outputs by layer, filled as the model runs inside the ``with``."""
+    seen: dict[int, Tensor] = {}
+    with watch(blocks, seen.__setitem__):
         yield seen

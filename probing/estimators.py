@@ -48,7 +48,7 @@ def logistic_path(
     basis = None
     if len(z) < z.shape[1]:
         _, size, basis = np.linalg.svd(z, full_matrices=False)
-        basis = basis[size > 1e-9 * size[0]]
+        basis = basis[: max(1, int((size > 1e-9 * size[0]).sum()))]  # one row at least: features may be constant
         z = z @ basis.T
     present = np.unique(y)
     out = []

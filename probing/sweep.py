@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from affectlens.errors import BatteryError
 from affectlens.probing.estimators import C_GRID, Linear, log_loss, logistic_path, mean_difference
 from affectlens.probing.folds import INNER, split
 
@@ -68,6 +69,11 @@ def sweep(
     layers = []
     for fold in watch(range(int(folds.max()) + 1)):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        if len(np.unique(y[train])) < 2:
+            raise BatteryError(
+                "Holding out one fold leaves items of a single class to learn from: give each class more scenes, or "
+                "spread it over more domains."
+            )
         x = features(train)
         if not logits:
             logits = {m: np.empty((len(y), x.shape[1], k)) for m in METHODS}
