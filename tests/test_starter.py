@@ -32,14 +32,15 @@ QUANTIFIERS = {
     "just",
 }
 STEMS = tuple(
-    "joy happ delight glad cheer bliss ecsta elat thrill excit merr jubil rejoic euphor enjoy satisf proud trust admir "
-    "faith loyal devot respect esteem afraid scare terror terrif fright panic dread horr anxi worr nervous surpris amaz "
-    "astonish astound shock startl stun bewild sudden grief griev sorrow mourn miser unhapp despair depress melanchol "
-    "lonel heartbr weep wept crying sobb tearful gloom anguish disgust loath revolt revuls repuls repugn nause sicken "
-    "gross contempt distaste abhor detest hate hatr anger angr fury furi irat annoy irritat outrag resent wrath hostil "
-    "livid enrag exasper bitter anticipat vigil expect eager hope suspens impatien emotion feeling upset regret ashamed "
-    "guilt embarrass envy jealous trembl shiver shudder scream sadly luckily unluckily fortunate tragic wonderful terribl "
-    "awful dreadful ghastly marvel miracul hopeless".split()
+    "joy happ delight glad cheer bliss ecsta elat thrill excit merr jubil rejoic euphor enjoy satisf proud "
+    "trust admir faith loyal devot respect esteem afraid scare terror terrif fright panic dread horr anxi worr "
+    "nervous surpris amaz astonish astound shock startl stun bewild sudden grief griev sorrow mourn miser "
+    "unhapp despair depress melanchol lonel heartbr weep wept crying sobb tearful gloom anguish disgust loath "
+    "revolt revuls repuls repugn nause sicken gross contempt distaste abhor detest hate hatr anger angr fury "
+    "furi irat annoy irritat outrag resent wrath hostil livid enrag exasper bitter anticipat vigil expect "
+    "eager hope suspens impatien emotion feeling upset regret ashamed guilt embarrass envy jealous trembl "
+    "shiver shudder scream sadly luckily unluckily fortunate tragic wonderful terribl awful dreadful ghastly "
+    "marvel miracul hopeless".split()
 )
 
 

@@ -38,7 +38,7 @@ def test_auroc_weights_are_what_deleting_or_repeating_a_group_does() -> None:
 
 
 def test_bootstrap_of_auroc_is_centred_when_pairs_are_matched() -> None:
-    """Each pair is ordered right, across pairs it is noise: weighing copies of a pair twice would shift the interval up."""
+    """Each pair is ordered right, across pairs is noise: weighing copies of a pair twice would shift the interval."""
     rng = np.random.default_rng(2)
     base = rng.normal(scale=50, size=40)
     scores = np.stack([base, base + 1], axis=1).ravel()
