@@ -38,7 +38,7 @@ def smol() -> LensModel:
 def battery_frame(n_scenes: int = 40, n_domains: int = 8, n_quads: int = 0) -> pd.DataFrame:
     """The table of a battery of pairs (and quadruples) with empty-handed texts."""
     emotions = ["joy", "trust", "fear", "sadness", "disgust", "anger", "surprise", "anticipation"]
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for scene in range(n_scenes):
         emotion = emotions[(scene // n_domains) % 8]
         for role in ("emotional", "neutral"):

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from affectlens import capturing, store
+from affectlens import capturing
 from affectlens.capturing import capture, encode, plan_batches
 from affectlens.errors import CaptureError, StoreError
+from affectlens.hooks import watch
 from affectlens.model import LensModel
+from affectlens.paths import cache_dir
 from affectlens.positions import ending_start
 from affectlens.store import Activations
 from affectlens.testing import FAMILIES, tiny_model
@@ -29,10 +31,11 @@ def by_hand(model: LensModel, text: str) -> dict[str, np.ndarray]:
     """[layer, d_model] by position: one text, one plain forward hook a block, pooling after the fact."""
     encoded = model.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
     seen: list[torch.Tensor] = []
-    handles = [
-        block.register_forward_hook(lambda _m, _a, out: seen.append(out[0] if isinstance(out, tuple) else out))
-        for block in model.blocks
-    ]
+
+    def keep(_module: Any, _args: Any, out: Any) -> None:
+        seen.append(out[0] if isinstance(out, tuple) else out)
+
+    handles = [block.register_forward_hook(keep) for block in model.blocks]
     with torch.no_grad():
         model.hf(input_ids=torch.tensor([encoded["input_ids"]]), use_cache=False)
     for handle in handles:
@@ -88,7 +91,7 @@ def test_no_head_and_no_hook_left(llama: LensModel) -> None:
 def test_hooks_are_gone_after_an_error_and_the_users_stay(llama: LensModel) -> None:
     theirs = llama.blocks[0].register_forward_hook(lambda *_: None)
     before = list(llama.blocks[0]._forward_hooks)
-    with pytest.raises(RuntimeError), capturing.watch(llama.blocks, lambda *_: None):
+    with pytest.raises(RuntimeError), watch(llama.blocks, lambda *_: None):
         raise RuntimeError
     assert theirs.id in before
     assert list(llama.blocks[0]._forward_hooks) == before
@@ -104,7 +107,8 @@ def test_plan_holds_every_row_once_within_the_budget() -> None:
 
 def test_a_stopped_capture_goes_on_where_it_was(llama: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = capture(llama, TEXTS, token_budget=60, cache=False)
-    real, ran = capturing.run_batch, []
+    real = capturing.run_batch
+    ran: list[int] = []
 
     def counted(model: LensModel, batch: Any) -> Any:
         if len(ran) == 2:
@@ -116,16 +120,21 @@ def test_a_stopped_capture_goes_on_where_it_was(llama: LensModel, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         capture(llama, TEXTS, token_budget=60)
     total = len(plan_batches([len(e.ids) for e in encode(llama, TextList(TEXTS).frame(), ("mean",))], 60))
-    monkeypatch.setattr(capturing, "run_batch", lambda m, b: ran.append(len(b)) or real(m, b))
+
+    def rest(model: LensModel, batch: Any) -> Any:
+        ran.append(len(batch))
+        return real(model, batch)
+
+    monkeypatch.setattr(capturing, "run_batch", rest)
     resumed = capture(llama, TEXTS, token_budget=60)
     assert len(ran) == total > 2
     for position in whole.positions:
         assert resumed.at(position).tobytes() == whole.at(position).tobytes()
-    assert not list((store.cache_dir() / "partial").iterdir())
+    assert not list((cache_dir() / "partial").iterdir())
 
 
 def kept_folder() -> Path:
-    (folder,) = (store.cache_dir() / "activations").iterdir()
+    (folder,) = (cache_dir() / "activations").iterdir()
     return folder
 
 
@@ -142,7 +151,7 @@ def test_another_model_text_or_position_is_another_address(llama: LensModel) -> 
     capture(llama, TEXTS[:4])
     capture(llama, TEXTS, positions="last")
     capture(tiny_model("llama", seed=1, check=False), TEXTS)
-    assert len(list((store.cache_dir() / "activations").iterdir())) == 4
+    assert len(list((cache_dir() / "activations").iterdir())) == 4
 
 
 @pytest.mark.parametrize("name", ["activations.safetensors", "items.parquet", "manifest.json"])

@@ -89,7 +89,7 @@ def test_every_public_name_loads_and_unknown_ones_are_explained() -> None:
         assert getattr(al, name) is not None
     assert al.capture is importlib.import_module("affectlens.capturing").capture
     with pytest.raises(AttributeError, match="no 'probe'; it offers"):
-        _ = al.probe  # type: ignore[attr-defined]
+        _ = al.probe
 
 
 def test_no_module_hides_a_public_name() -> None:
@@ -101,7 +101,7 @@ def test_no_module_hides_a_public_name() -> None:
 
 
 def public_functions() -> list[tuple[str, object]]:
-    found = []
+    found: list[tuple[str, object]] = []
     for folder in ("affectlens", *FOLDERS):
         for path in sorted((ROOT / folder).glob("*.py")):
             name = path.stem if folder == "affectlens" else f"{folder}.{path.stem}"

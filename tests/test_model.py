@@ -194,7 +194,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
         do_HEAD = do_GET
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Refuse)

@@ -1,6 +1,7 @@
 """Probes on planted data, where the answer is known, and against scikit-learn."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -306,7 +307,8 @@ def test_beyond_binding_is_welchs_test() -> None:
     rng = np.random.default_rng(5)
     a, b = rng.normal(1, 1, 12), rng.normal(0, 2, 7)
     found = beyond_binding(a, b)
-    assert found.p == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+    welch: Any = stats.ttest_ind(a, b, equal_var=False)
+    assert found.p == pytest.approx(welch.pvalue)
     assert (found.low > 0) == (found.p is not None and found.p < 0.05 and found.value > 0)
 
 
@@ -381,10 +383,11 @@ def test_a_report_draws_itself(report: ProbeReport) -> None:
     html = report._repr_html_()
     assert "<h3>affect</h3>" in html
     assert "<strong>" in html
-    names = {trace.name for trace in report.plot().data}
+    curve, quads = (cast(Any, fig).data for fig in (report.plot(), report.plot_crossed()))
+    names = {trace.name for trace in curve}
     assert {"logistic probe", "mean difference", "chance"} <= names
     assert any(str(name).startswith("TF-IDF words") for name in names)
-    assert len(report.plot_crossed().data) > 3
+    assert len(quads) > 3
     assert "**" not in repr(report)
 
 

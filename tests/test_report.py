@@ -5,6 +5,7 @@ import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -101,6 +102,7 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_bands_close_and_carry_their_interval() -> None:
     fig = figure("t", "x", "y")
     band(fig, [0.0, 1.0], [0.1, 0.2], [0.3, 0.4], [0.5, 0.6], "c", "#000000")
-    around, curve = fig.data
+    traces: Any = fig.data
+    around, curve = traces
     np.testing.assert_array_equal(around.y, [0.5, 0.6, 0.2, 0.1])
     assert list(curve.customdata) == ["0.30 [0.10, 0.50]", "0.40 [0.20, 0.60]"]
