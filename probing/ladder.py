@@ -1,6 +1,6 @@
 """``probe``: from captured activations to a report with its floors, its controls and its intervals."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,17 +10,15 @@ import pandas as pd
 from affectlens.errors import BatteryError
 from affectlens.probing import crossed, folds, targets
 from affectlens.probing.estimators import C_GRID
-from affectlens.probing.floors import FLOORS, floor
-from affectlens.probing.metrics import metric, metric_name
+from affectlens.probing.metrics import metric_name
 from affectlens.probing.probes import Probes
-from affectlens.probing.report import NESTED, ProbeReport
-from affectlens.probing.sweep import METHODS, Sweep, choose, fit, sweep
+from affectlens.probing.report import ProbeReport
+from affectlens.probing.rung import score_rung
+from affectlens.probing.sweep import METHODS, choose, fit
 from affectlens.probing.targets import Target
 from affectlens.progress import tracked
-from affectlens.stats import Estimate, Statistic, Weights, binomial, estimate
+from affectlens.stats import binomial
 from affectlens.store import Activations
-
-Watch = Callable[[Iterable[int]], Iterable[int]]
 
 
 def probe(
@@ -54,7 +52,7 @@ def probe(
         raise BatteryError(f"There is no target {target!r}; choose from {', '.join(targets.PUBLIC)}.")
     where = position or acts.positions[0]
     asked = targets.select(acts.items, target)
-    control = _control(acts, target)
+    control = _control(acts, asked)
     tables, skipped = [], {}
     for rung in rungs:
         keys = folds.keys(asked.items, rung)
@@ -62,7 +60,8 @@ def probe(
             skipped[rung] = keys
             continue
         bar = partial(_bar, what=f"{target}, {rung} folds", show=progress)
-        tables.append(_rung(acts.at(where), asked, control, rung, keys, seed, bar))
+        partners = control if isinstance(control, Target) else None
+        tables.append(score_rung(acts.at(where), asked, partners, rung, keys, seed, bar))
     if not tables:
         raise BatteryError(f"No rung applies to {target}: " + "; ".join(f"{k}: {v}" for k, v in skipped.items()) + ".")
     scores = pd.concat(tables, ignore_index=True)
@@ -73,7 +72,7 @@ def probe(
         "n_groups": int(asked.items["group"].nunique()), "n_layers": acts.n_layers, "d_model": acts.d_model,
         "model": acts.model, "source": source, "fingerprint": acts.fingerprint, "site": acts.site,
         "position": where, "battery": acts.battery, "battery_sha256": acts.battery_sha256, "seed": seed,
-        "skipped": skipped, "layer": probes.layer,
+        "skipped": skipped, "layer": probes.layer, "no_control": control if isinstance(control, str) else None,
     }  # fmt: skip
     if target != "affect":
         return ProbeReport(meta, scores, probes)
@@ -114,85 +113,21 @@ def false_alarms(acts: Activations, probes: Probes) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _control(acts: Activations, target: str) -> Target | None:
-    """The neutral partners under their partners' labels, when the target is a category."""
-    if target != "category":
+def _control(acts: Activations, asked: Target) -> Target | str | None:
+    """The neutral partners under their partners' labels, or why there are none; None where no control belongs."""
+    if asked.name != "category":
         return None
     try:
-        return targets.select(acts.items, "category_control")
-    except BatteryError:
-        return None
-
-
-def _rung(
-    x: np.ndarray, asked: Target, control: Target | None, rung: str, keys: np.ndarray, seed: int, watch: Watch
-) -> pd.DataFrame:
-    """All scores of one rung: probes by layer and nested, floors, the control, and the paired differences."""
-    y, n_classes = asked.y, len(asked.classes)
-    clusters, names = pd.factorize(asked.items["group"])
-    texts = [str(text) for text in asked.items["text"]]
-    fold = folds.split(keys, y, folds.OUTER, seed=seed)
-    found = sweep(lambda _: x[asked.rows], y, n_classes, keys, fold, seed=seed, watch=watch)
-    unit = "scene" if rung == "domain" or asked.items["group"].duplicated().any() else "item"
-    rows: list[dict[str, Any]] = []
-
-    def add(kind: str, reader: str, layer: int, result: Estimate) -> None:
-        rows.append({"rung": rung, "kind": kind, "reader": reader, "layer": layer, "value": result.value,
-                     "low": result.low, "high": result.high, "n": result.n, "unit": result.unit,
-                     "method": result.method})  # fmt: skip
-
-    def worth(logits: np.ndarray) -> Statistic:
-        return metric(logits, y, fold, clusters)
-
-    for method in METHODS:
-        add("probe", method, NESTED, estimate(worth(found.nested[method]), len(names), unit, seed=seed))
-        for layer in range(x.shape[1]):
-            add(
-                "probe",
-                method,
-                layer,
-                estimate(worth(found.logits[method][:, layer]), len(names), unit, seed=seed),
-            )
-    floors = {name: worth(_nested(floor(name, texts, y, n_classes, keys, fold, seed=seed))) for name in FLOORS}
-    for name, statistic in floors.items():
-        add("floor", name, NESTED, estimate(statistic, len(names), unit, seed=seed))
-    one = np.ones((1, len(names)))
-    strongest = max(floors, key=lambda name: float(floors[name](one)[0]))
-    ours = worth(_nested(found))
-    add("difference", strongest, NESTED,
-        estimate(_less(ours, floors[strongest]), len(names), unit, seed=seed, bounds=None))  # fmt: skip
-    if control is not None:
-        scenes = control.items["group"].map({name: i for i, name in enumerate(names)})
-        same = control.items["group"].isin(names).to_numpy() & scenes.notna().to_numpy()
-        if same.all() and len(control.y) == len(y):
-            theirs = _control_statistic(x, control, rung, scenes.to_numpy(dtype=int), seed)
-            add("control", "neutral_pseudo_label", NESTED, estimate(theirs, len(names), unit, seed=seed))
-            add("beyond_control", "neutral_pseudo_label", NESTED,
-                estimate(_less(ours, theirs), len(names), unit, seed=seed, bounds=None))  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def _control_statistic(x: np.ndarray, control: Target, rung: str, scenes: np.ndarray, seed: int) -> Statistic:
-    keys = folds.keys(control.items, rung)
-    assert not isinstance(keys, str)
-    fold = folds.split(keys, control.y, folds.OUTER, seed=seed)
-    found = sweep(lambda _: x[control.rows], control.y, len(control.classes), keys, fold, seed=seed)
-    return metric(_nested(found), control.y, fold, scenes)
+        found = targets.select(acts.items, "category_control")
+    except BatteryError as error:
+        return str(error)
+    if sorted(found.items["group"]) != sorted(asked.items["group"]):
+        return "not every emotional item has one neutral partner"
+    return found
 
 
 def _bar(folds_: Iterable[int], what: str, show: bool | None) -> Iterable[int]:
     return tracked(list(folds_), what, show=show)
-
-
-def _nested(found: Sweep) -> np.ndarray:
-    return found.nested["logistic"]
-
-
-def _less(a: Statistic, b: Statistic) -> Statistic:
-    def difference(weights: Weights) -> np.ndarray:
-        return a(weights) - b(weights)
-
-    return difference
 
 
 def _beyond(acts: Activations, readers: Probes) -> dict[str, Any] | None:

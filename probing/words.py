@@ -11,15 +11,22 @@ ASKED = {
     "valence": "Whether an emotional text is pleasant or unpleasant",
 }
 FLOOR_NAMES = {"tfidf": "TF-IDF words", "function_words": "function words", "surface": "surface marks"}
-READER_NAMES = {"logistic": "logistic probe", "mean_difference": "mean-difference probe", **FLOOR_NAMES,
-                "neutral_pseudo_label": "neutral partners, same labels"}  # fmt: skip
+READER_NAMES = {
+    **FLOOR_NAMES,
+    "logistic": "logistic probe",
+    "mean_difference": "mean-difference probe",
+    "neutral_pseudo_label": "neutral partners, same labels",
+    "chance": "chance",
+}
 
 
 def summary(report: ProbeReport) -> list[str]:
     """The sentences, most important first."""
     lines = [_headline(report), _floor(report)]
-    if (report.scores["kind"] == "control").any():
+    if _has_control(report):
         lines.append(_control(report))
+    elif report.meta["no_control"]:
+        lines.append(f"There is no control on neutral partners: {report.meta['no_control']}.")
     lines += [_rung(report, rung) for rung in report.rungs[:-1]]
     lines += [f"The {rung} rung does not apply: {why}." for rung, why in report.meta["skipped"].items()]
     if not report.crossed.empty:
@@ -43,7 +50,7 @@ def verdict(difference: Estimate) -> str:
 
 def _headline(report: ProbeReport) -> str:
     meta, best = report.meta, report.headline
-    stands = verdict(report.estimate("difference", report.strongest_floor))
+    stands = _stands(report)
     over = {
         "mean": "the mean over its tokens",
         "ending": "the mean over its ending",
@@ -57,18 +64,36 @@ def _headline(report: ProbeReport) -> str:
     )
 
 
+def _stands(report: ProbeReport) -> str:
+    """The verdict of the headline: what its floor and its control leave of it."""
+    stands = verdict(report.estimate("difference", report.strongest_floor))
+    if stands == "above its floor" and _has_control(report) and _beyond_control(report).low <= 0:
+        return "above its floor but not above its neutral partners, so topic could explain it"
+    return stands
+
+
 def _floor(report: ProbeReport) -> str:
     name = report.strongest_floor
-    floor, gap = report.estimate("floor", name), report.estimate("difference", name)
-    return (
-        f"The strongest lexical floor under the same folds, {FLOOR_NAMES[name]}, reaches {floor}. "
-        f"Probe minus floor: **{signed(gap)}**, resampled together by {gap.unit}."
-    )
+    gap = report.estimate("difference", name)
+    if name == "chance":
+        best = "All lexical floors under the same folds are at or below chance"
+    else:
+        floor = report.estimate("floor", name)
+        best = f"The strongest lexical floor under the same folds, {FLOOR_NAMES[name]}, reaches {floor}"
+    return f"{best}. Probe minus floor: **{signed(gap)}**, resampled together by {gap.unit}."
+
+
+def _has_control(report: ProbeReport) -> bool:
+    return bool((report.scores["kind"] == "control").any())
+
+
+def _beyond_control(report: ProbeReport) -> Estimate:
+    return report.estimate("beyond_control", "neutral_pseudo_label")
 
 
 def _control(report: ProbeReport) -> str:
     control = report.estimate("control", "neutral_pseudo_label")
-    gap = report.estimate("beyond_control", "neutral_pseudo_label")
+    gap = _beyond_control(report)
     meaning = "so more than topic is read" if gap.low > 0 else "so **topic alone could explain the score**"
     return (
         f"The same labels read off the *neutral* partners, where no emotion is, give {control}; "
@@ -77,11 +102,10 @@ def _control(report: ProbeReport) -> str:
 
 
 def _rung(report: ProbeReport, rung: str) -> str:
-    name = report.strongest_floor
-    return (
-        f"With whole {_folds(rung)} held out the probe reaches {report.estimate('probe', 'logistic', rung)}"
-        f" ({FLOOR_NAMES[name]}: {report.estimate('floor', name, rung)})."
-    )
+    floors = {name: report.estimate("floor", name, rung) for name in FLOOR_NAMES}
+    best = max(floors, key=lambda name: floors[name].value)
+    score = report.estimate("probe", "logistic", rung)
+    return f"With whole {_folds(rung)} held out the probe reaches {score} ({FLOOR_NAMES[best]}: {floors[best]})."
 
 
 def _crossed(report: ProbeReport) -> str:

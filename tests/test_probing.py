@@ -16,6 +16,7 @@ from affectlens.probing.crossed import beyond_binding, differences, quadruples, 
 from affectlens.probing.estimators import log_loss, logistic_path, mean_difference
 from affectlens.probing.floors import FLOORS, _tfidf, floor, function_word_rates, surface_features
 from affectlens.probing.folds import INNER, keys, split
+from affectlens.probing.rung import _strongest
 from affectlens.probing.sweep import choose, sweep
 from affectlens.probing.targets import select
 from affectlens.probing.words import verdict
@@ -180,10 +181,25 @@ def test_topic_in_the_category_is_caught_by_the_neutral_partners() -> None:
     report = probe(activations(items, values), target="category", progress=False)
     assert report.headline.value > 0.9
     assert report.estimate("control", "neutral_pseudo_label").value > 0.9
+    assert "above its floor but not above its neutral partners, so topic could explain it" in report.summary()[0]
     assert any("topic alone could explain" in line for line in report.summary())
     values[emotional(items) == 0, 0] = noise(items, 1)[emotional(items) == 0, 0]
     report = probe(activations(items, values), target="category", progress=False)
+    assert ", above its floor.**" in report.summary()[0]
     assert any("more than topic is read" in line for line in report.summary())
+    lone = items[(items["role"] == "emotional") | (items["group"] != "s0")]
+    report = probe(activations(lone.reset_index(drop=True), values[lone.index]), target="category", progress=False)
+    said = "There is no control on neutral partners: not every emotional item has one neutral partner."
+    assert said in report.summary()
+
+
+def test_floors_below_chance_are_no_help() -> None:
+    """A floor that anti-learns must not make a probe at chance look good: then chance is what has to be beaten."""
+    down = lambda weights: np.full(len(weights), 0.2)  # noqa: E731
+    up = lambda weights: np.full(len(weights), 0.6)  # noqa: E731
+    name, statistic = _strongest({"tfidf": down, "surface": down}, 0.5, 4)
+    assert (name, statistic(np.ones((2, 4))).tolist()) == ("chance", [0.5, 0.5])
+    assert _strongest({"tfidf": down, "surface": up}, 0.5, 4)[0] == "surface"
 
 
 def test_test_items_choose_nothing() -> None:
