@@ -6,6 +6,7 @@ import pytest
 
 from affectlens.errors import BatteryError
 from affectlens.stimuli import Battery, Stimulus, canonical, load_battery
+from affectlens.stimuli.battery import read_jsonl
 from affectlens.stimuli.taxonomy import EMOTIONS, PEAK
 
 
@@ -66,3 +67,11 @@ def test_a_jsonl_file_round_trips(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text("\n\n".join(json.dumps(asdict(s)) for s in battery), encoding="utf-8")
     assert load_battery(path).sha256 == battery.sha256
+
+
+def test_the_readmes_example_is_a_battery() -> None:
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    lines = [line for line in readme.splitlines() if line.startswith('{"id"')]
+    first, second = read_jsonl(lines, "README.md")
+    assert first.group == second.group == "7"
+    assert (first.emotion, second.valence) == ("sadness", 0)
