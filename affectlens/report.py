@@ -70,9 +70,8 @@ def write(path: Path, title: str, lead: Sequence[str], sections: Sequence[Sectio
 
 
 def _section(number: int, section: Section) -> Json:
-    figures = [
-        {"id": f"figure-{number}-{i}", "json": Markup(_script_safe(str(fig.to_json())))}
-        for i, fig in enumerate(section.figures)
+    figures = [  # plotly writes < and > as escapes, so no title can end the script element
+        {"id": f"figure-{number}-{i}", "json": Markup(str(fig.to_json()))} for i, fig in enumerate(section.figures)
     ]
     tables = [_table(name, frame) for name, frame in section.tables.items()]
     return {"title": section.title, "sentences": section.sentences, "figures": figures, "tables": tables,
@@ -87,8 +86,3 @@ def _table(name: str, frame: pd.DataFrame) -> Json:
 
 def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _script_safe(text: str) -> str:
-    """JSON that can't end the script element it stands in."""
-    return text.replace("</", "<\\/")
