@@ -6,8 +6,8 @@ Each block's output is reduced in its hook to one vector a text and position, so
 leaves the block.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -23,6 +23,7 @@ from affectlens.hooks import watch
 from affectlens.model import LensModel
 from affectlens.positions import check_positions, ending_start, weights
 from affectlens.progress import tracked
+from affectlens.quiet import quiet_transformers
 from affectlens.sites import check_kind
 from affectlens.store import Activations
 from affectlens.texts import TextList
@@ -41,7 +42,7 @@ class Encoded:
 
 def capture(
     model: LensModel,
-    battery: TextTable | Sequence[str],
+    battery: TextTable | Iterable[str],
     *,
     sites: str = "resid_post",
     positions: str | Sequence[str] = ("mean", "ending"),
@@ -67,7 +68,9 @@ def capture(
     Raises:
         CaptureError: no texts, a text with no tokens, or one longer than the model's context.
     """
-    table = battery if not isinstance(battery, Sequence) else TextList(battery)
+    if isinstance(battery, str):
+        raise CaptureError("capture takes a battery or a list of texts: put a single text into a list.")
+    table = battery if isinstance(battery, TextTable) else TextList(list(battery))
     kind, names = (
         check_kind(sites),
         check_positions(positions if isinstance(positions, str) else tuple(positions)),
@@ -77,7 +80,7 @@ def capture(
         raise CaptureError(f"{table.name} has no items: there is nothing to capture.")
     address = store.key(model.fingerprint, table.sha256, kind, names)
     if cache and (kept := _kept(address)) is not None:
-        return kept
+        return replace(kept, items=frame, model=model.name, battery=table.name)
     encoded = encode(model, frame, names)
     plan = plan_batches([len(e.ids) for e in encoded], token_budget)
     batches = store.Batches(address, plan) if cache else None
@@ -98,8 +101,7 @@ def capture(
         table.sha256,
     )
     if batches:
-        if not store.folder(address).exists():
-            acts.save(store.folder(address))
+        acts.put(store.folder(address))
         batches.clear()
     return acts
 
@@ -108,7 +110,8 @@ def encode(model: LensModel, frame: pd.DataFrame, positions: tuple[str, ...]) ->
     """Tokenise every text and lay out its pooling weights."""
     texts = [str(text) for text in frame["text"]]
     given = frame["ending"] if "ending" in frame else [ending_start(text) for text in texts]
-    batch = model.tokenizer(texts, return_offsets_mapping=True, return_special_tokens_mask=True)
+    with quiet_transformers():  # it would warn of long texts; we refuse them by name
+        batch = model.tokenizer(texts, return_offsets_mapping=True, return_special_tokens_mask=True)
     out = []
     for i, (name, ending) in enumerate(zip(frame["id"], given, strict=True)):
         ids, special = batch["input_ids"][i], np.array(batch["special_tokens_mask"][i], dtype=bool)

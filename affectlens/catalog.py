@@ -58,7 +58,7 @@ def resolve(name: str) -> Entry | Path:
     if name in CATALOG:
         return CATALOG[name]
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name.strip() and path.is_dir():
         return path
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return Entry(name, name, "?", "see its model card")

@@ -1,8 +1,10 @@
 """The load check: what loads means what it says.
 
 1. ``resid_post`` as our hooks see it equals the hidden states that the model itself reports, at every layer.
-2. The decoder body followed by the head gives the logits of the whole model.
-3. Padding, on the right and on the left, changes no logit of the text.
+2. The head on the last reported state gives the logits of the whole model.
+3. What capture relies on: the body alone, without a mask, gives a text the same residual stream at every layer whether
+   or not tokens follow it. A model that looks ahead fails here.
+4. Padding under a mask, on the right and on the left, changes no logit of the text.
 
 The tolerance is relative to the largest magnitude compared: 1e-4 in float32, 5e-2 in half precisions.
 """
@@ -42,12 +44,15 @@ def check_model(model: LensModel) -> dict[str, float]:
         whole = model.hf(input_ids=long, use_cache=False, output_hidden_states=True)
     states, seen = whole.hidden_states, [recorded[layer] for layer in range(model.n_layers)]
     norms = [child for child in model.body.children() if "Norm" in type(child).__name__]
-    last = norms[0](seen[-1]) if len(norms) == 1 else states[-1]  # the model reports its last state after the norm
+    if len(norms) != 1:
+        raise ModelError(f"{model.name}: the body has {len(norms)} final norms, so its last layer can't be checked.")
+    last = norms[0](seen[-1])  # the model reports its last state after the norm
     found = {
         "resid_post": max(difference(ours, its) for ours, its in zip([*seen[:-1], last], states[1:], strict=True)),
         "logits": difference(model.hf.get_output_embeddings()(states[-1]), whole.logits) if _plain_head(model) else 0.0,
         "shape": 0.0 if all(s.shape == (1, long.shape[1], model.d_model) for s in seen) else float("inf"),
     }
+    found["tokens that follow"] = _follow(model, short, long)
     alone = model.hf(input_ids=short, use_cache=False).logits
     for side in ("right", "left"):
         padded = _padded(model, short, long, side)
@@ -61,6 +66,16 @@ def check_model(model: LensModel) -> dict[str, float]:
             "would not mean what they say; load with check=False only to look into it."
         )
     return found
+
+
+def _follow(model: LensModel, short: Tensor, long: Tensor) -> float:
+    """How much the residual stream of ``short`` changes, at any layer, when other tokens fill up its row."""
+    with record(model.blocks) as alone:
+        model.body(input_ids=short, use_cache=False)
+    filled = torch.cat((short, long[:, short.shape[1] :]), dim=1)
+    with record(model.blocks) as batch:
+        model.body(input_ids=torch.cat((filled, long)), use_cache=False)
+    return max(difference(batch[i][:1, : short.shape[1]], alone[i]) for i in range(model.n_layers))
 
 
 def _plain_head(model: LensModel) -> bool:

@@ -45,7 +45,7 @@ def models_list(as_json: AsJson = False) -> None:
     rows = []
     for entry in catalog.CATALOG.values():
         wheel = isinstance(entry.source, catalog.Wheel)
-        state = ("ready" if embedded.folder_of(entry).is_dir() else "not fetched yet") if wheel else ""
+        state = ("ready" if embedded.is_ready(entry) else "not fetched yet") if wheel else ""
         source = (
             f"PyPI {entry.source.distribution}" if isinstance(entry.source, catalog.Wheel) else f"hub {entry.source}"
         )
@@ -117,6 +117,9 @@ def main() -> None:
         app()
     except AffectLensError as error:
         print(f"affectlens: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"affectlens: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("affectlens: Stopped.", file=sys.stderr)

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def say(text: str) -> None:
@@ -19,7 +20,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     for name in columns:
         grid.add_column(name, overflow="fold")
     for row in rows:
-        grid.add_row(*("" if value is None else str(value) for value in row))
+        grid.add_row(*(Text("" if value is None else str(value)) for value in row))
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)

@@ -32,7 +32,9 @@ def examine() -> Json:
         "memory, free of all (GB)": f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f}",
         "CUDA": torch.cuda.get_device_name() if cuda else "none: models run on the processor",
         "cache": f"{root} ({_size(root) / 2**20:.0f} MB; {shutil.disk_usage(there).free / 2**30:.0f} GB free)",
-        "smollm2-135m": f"ready in {home}" if home.is_dir() else "missing: affectlens models pull smollm2-135m",
+        "smollm2-135m": f"ready in {home}"
+        if embedded.is_ready(entry)
+        else "missing: affectlens models pull smollm2-135m",
     }
     return facts
 

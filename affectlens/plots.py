@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import plotly.graph_objects as go
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#3b7dd8", "#d9791c", "#2a9d74", "#9b5fc0", "#8a8f98"
@@ -40,8 +39,3 @@ def level(fig: go.Figure, x: Sequence[float], value: float, name: str, colour: s
     """A horizontal line with a place in the legend."""
     fig.add_scatter(x=[min(x), max(x)], y=[value, value], name=name, mode="lines",
                     line={"color": colour, "width": 1.8, "dash": dash}, hovertemplate=f"{value:.2f}")  # fmt: skip
-
-
-def layers(n: int) -> list[float]:
-    """Layer numbers for an axis."""
-    return [float(v) for v in np.arange(n)]

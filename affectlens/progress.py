@@ -18,9 +18,9 @@ def _console(show: bool | None) -> Console:
     return console if show else Console(file=sys.stderr, quiet=True)
 
 
-def tracked(things: Iterable[T], what: str, *, total: float | None = None, show: bool | None = None) -> Iterator[T]:
+def tracked(things: Iterable[T], what: str, *, show: bool | None = None) -> Iterator[T]:
     """``things``, with a bar named ``what``; ``show=None`` shows it where a person is looking."""
-    yield from track(things, description=what, total=total, console=_console(show), transient=True)
+    yield from track(things, description=what, console=_console(show), transient=True)
 
 
 @contextmanager

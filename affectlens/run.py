@@ -1,4 +1,4 @@
-"""A run: a folder with its provenance, its tables and its report. The command line and a notebook write the same files.
+"""A run: a folder with its provenance, its tables and its report.
 
 ``run.json`` holds the command, configuration, versions, hashes, seed and timings; its ``status`` is ``running``,
 ``stopped`` or ``done``. Every file is written under a temporary name and renamed, so what is in the folder is
@@ -53,8 +53,7 @@ class Run:
             RunError: if the folder exists.
         """
         home = Path(folder)
-        if home.exists():
-            raise RunError(f"{home} exists already: choose another --out, or continue it with --resume {home}.")
+        cls.refuse_existing(home)
         home.mkdir(parents=True)
         run = cls(home, {
             "command": command, "config": config, "status": "running", "started": _now(), "timings": {},
@@ -73,9 +72,18 @@ class Run:
         """
         path = Path(folder) / "run.json"
         try:
-            return cls(Path(folder), json.loads(path.read_text(encoding="utf-8")))
+            info = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise RunError(f"{folder} is not a run folder: it has no readable run.json.") from None
+            info = None
+        if not isinstance(info, dict) or not {"command", "config", "status", "started", "timings"} <= set(info):
+            raise RunError(f"{folder} is not a run folder: it has no readable run.json.")
+        return cls(Path(folder), info)
+
+    @staticmethod
+    def refuse_existing(folder: str | Path) -> None:
+        """Raise a :class:`RunError` if something has that name already."""
+        if Path(folder).exists():
+            raise RunError(f"{folder} exists already: choose another --out, or continue it with --resume {folder}.")
 
     def write(self) -> None:
         """Write ``run.json``."""

@@ -15,6 +15,7 @@ from jaxtyping import Float, Shaped
 from scipy import stats
 
 DRAWS = 2000
+AT_BOUND = "exact binomial at the bound"
 FEW_CLUSTERS = 30  # below, the percentile bootstrap covers too little and the cluster t takes over
 
 Weights = Float[np.ndarray, "draw group"]
@@ -54,7 +55,7 @@ def estimate(
     value = float(statistic(np.ones((1, n)))[0])
     if bounds and value in bounds:
         edge = binomial(float(n) if value == bounds[1] else 0.0, n, unit)
-        return Estimate(value, edge.low, edge.high, n, unit, method="exact binomial at the bound")
+        return Estimate(value, edge.low, edge.high, n, unit, method=AT_BOUND)
     if n >= FEW_CLUSTERS:
         draws = statistic(multinomial(n, seed))
         low, high = np.nanpercentile(draws, [2.5, 97.5])

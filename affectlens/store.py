@@ -6,7 +6,8 @@ they are computed, so that an interrupted capture goes on where it stopped; the 
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,11 @@ class Activations:
         target = Path(folder)
         if target.exists():
             raise StoreError(f"{target} exists already: choose another name or remove it.")
+        self.put(target)
+        return target
+
+    def put(self, target: Path) -> None:
+        """Write as :meth:`save` does; if another process was first, theirs stays."""
         with written_whole(target) as work:
             save_file(self.values, work / "activations.safetensors")
             self.items.drop(columns="meta", errors="ignore").to_parquet(work / "items.parquet", index=False)
@@ -90,7 +96,6 @@ class Activations:
                 "battery_sha256": self.battery_sha256, "files": files,
             }  # fmt: skip
             (work / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        return target
 
     @classmethod
     def load(cls, folder: str | Path) -> "Activations":
@@ -107,11 +112,11 @@ class Activations:
                     raise StoreError(f"{home / name} is damaged: remove {home} and capture again.")
             tensors = load_file(home / "activations.safetensors")
             items = pd.read_parquet(home / "items.parquet")
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise StoreError(f"{home} holds no readable activations ({error}).") from None
-        values = {name: tensors[name] for name in manifest["positions"]}
-        return cls(values, items, manifest["site"], manifest["model"], manifest["fingerprint"],
-                   manifest["battery"], manifest["battery_sha256"])  # fmt: skip
+            values = {name: tensors[name] for name in manifest["positions"]}
+            return cls(values, items, manifest["site"], manifest["model"], manifest["fingerprint"],
+                       manifest["battery"], manifest["battery_sha256"])  # fmt: skip
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, SafetensorError) as error:
+            raise StoreError(f"{home} holds no readable activations ({error!r}).") from None
 
 
 def key(fingerprint: str, battery_sha256: str, site: str, positions: tuple[str, ...]) -> str:
@@ -142,18 +147,14 @@ class Batches:
 
     def write(self, index: int, values: dict[str, np.ndarray]) -> None:
         """Keep batch ``index``: a temporary name first, then a rename."""
-        work = self.home / f".{index:06d}"
+        work = self.home / f".{index:06d}.{os.getpid()}"
+        self.home.mkdir(parents=True, exist_ok=True)  # another process that finished first may have cleared it
         save_file(values, work)
         work.replace(self.home / f"{index:06d}.safetensors")
 
     def clear(self) -> None:
         """Remove the batches: the finished capture has taken their place."""
-        for path in self._files():
-            path.unlink(missing_ok=True)
-        self.home.rmdir()
-
-    def _files(self) -> Iterator[Path]:
-        yield from self.home.iterdir()
+        shutil.rmtree(self.home, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

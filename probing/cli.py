@@ -24,7 +24,7 @@ def probe(
         Path | None, typer.Option(help="Run folder, which must not exist. Default: runs/MODEL-BATTERY-TIME.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="A stopped run to continue, with its own settings.")] = None,
-    seed: Annotated[int, typer.Option(help="Of folds and bootstraps.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of folds and bootstraps.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: cuda where there is one.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
@@ -38,13 +38,15 @@ def probe(
 
     Example: affectlens probe smollm2-135m --battery starter
     """
-    if resume is None and model is None:
+    if resume is not None and (model or out or target):
+        raise AffectLensError("--resume goes on with the run's own settings: leave out MODEL, --out and --target.")
+    if resume is None and not model:
         raise AffectLensError("Name a model, for example: affectlens probe smollm2-135m (or --resume a stopped run).")
-    from affectlens.probing.targets import PUBLIC
+    from affectlens.probing.targets import TARGETS
 
-    chosen = tuple(dict.fromkeys(target or PUBLIC))
-    if unknown := [name for name in chosen if name not in PUBLIC]:
-        raise AffectLensError(f"There is no target {unknown[0]!r}; choose from {', '.join(PUBLIC)}.")
+    chosen = list(dict.fromkeys(target)) if target else None
+    if unknown := [name for name in chosen or () if name not in TARGETS]:
+        raise AffectLensError(f"There is no target {unknown[0]!r}; choose from {', '.join(TARGETS)}.")
     if resume is not None:
         from affectlens.run import Run
 
@@ -52,12 +54,12 @@ def probe(
         model, battery, seed, device, dtype, revision = (
             kept[k] for k in ("model", "battery", "seed", "device", "dtype", "revision")
         )
-        chosen, out = tuple(kept["targets"]), resume
-    assert model is not None
+        chosen, out = list(kept["targets"]), resume
+    assert model
     if dry_run:
         from affectlens.probing.estimate import forecast
 
-        emit(forecast(model, battery, chosen), as_json=as_json, title="This run will take about")
+        emit(forecast(model, battery, chosen or TARGETS), as_json=as_json, title="This run will take about")
         return
     from affectlens.probing.study import study
 
@@ -75,16 +77,16 @@ def probe(
             f" What was computed is kept; continue with: affectlens probe --resume {home}" if home.exists() else ""
         )
         raise AffectLensError(f"Stopped.{kept_in}") from None
-    _tell(run.folder / "report.html", reports, as_json, quiet)
+    _tell(run.folder / "report.html", reports, run.info.get("unfit", {}), as_json, quiet)
 
 
-def _tell(path: Path, reports: "list[ProbeReport]", as_json: bool, quiet: bool) -> None:
+def _tell(path: Path, reports: "list[ProbeReport]", unfit: dict[str, str], as_json: bool, quiet: bool) -> None:
     if quiet:
         print(path)
         return
     if as_json:
         found = {r.target: {"summary": r.summary(), "scores": r.table().to_dict("records")} for r in reports}
-        emit({"report": str(path), "results": found}, as_json=True)
+        emit({"report": str(path), "results": found, "not probed": unfit}, as_json=True)
         return
     from affectlens.console import table
     from affectlens.probing.words import READER_NAMES, plain
@@ -97,6 +99,8 @@ def _tell(path: Path, reports: "list[ProbeReport]", as_json: bool, quiet: bool) 
             reader, kind = READER_NAMES[row["reader"]], row["kind"].replace("_", " ")
             rows.append([report.target, row["rung"], reader, kind, score])
     table("Scores with 95% intervals", ["target", "held out", "reader", "kind", "score"], rows)
+    for why in unfit.values():
+        say(f"\nNot probed: {why}")
     for report in reports:
         say("\n" + plain(report.summary()[0]))
     say(f"\nReport: {path}")

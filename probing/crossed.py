@@ -13,11 +13,13 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy import stats
 
+from affectlens.errors import BatteryError
 from affectlens.probing.probes import Probes
 from affectlens.stats import Estimate, Statistic, Weights, binomial, estimate, sign_flips
 from affectlens.store import Activations
 
 SPLITS = ("crossed", "crossed_fact")
+FEWEST = 3  # fewer quadruples have no interval worth the name
 CELLS = ("ax", "ay", "bx", "by")
 POSITIONS = ("ending", "last")  # where d is read, the first that was captured
 
@@ -25,7 +27,9 @@ POSITIONS = ("ending", "last")  # where d is read, the first that was captured
 def quadruples(items: pd.DataFrame, split: str) -> Int[np.ndarray, "group 4"]:
     """Rows of the table: one line a complete quadruple, in the order ax, ay, bx, by."""
     part = items[items["split"] == split]
-    wide = part.reset_index(names="row").pivot_table(index="group", columns="cell", values="row", sort=False)
+    if (twice := part[part.duplicated(["group", "cell"])]).size:
+        raise BatteryError(f"Quadruple {twice.iloc[0]['group']} has two items in cell {twice.iloc[0]['cell']}.")
+    wide = part.reset_index(names="row").pivot(index="group", columns="cell", values="row")
     if not set(CELLS) <= set(wide.columns):
         return np.empty((0, 4), dtype=int)
     return wide[list(CELLS)].dropna().to_numpy(dtype=int)
@@ -53,7 +57,7 @@ def score(acts: Activations, probes: Probes, *, seed: int = 0) -> pd.DataFrame:
     tables = []
     for split in SPLITS:
         rows = quadruples(acts.items, split)
-        if len(rows) < 2:
+        if len(rows) < FEWEST:
             continue
         for method in probes.weights:
             scores = np.stack([_unit(probes, acts, layer, method) for layer in range(acts.n_layers)], axis=1)

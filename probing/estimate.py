@@ -7,6 +7,7 @@ from typing import Any
 
 from affectlens import catalog, embedded
 from affectlens.capturing import TOKEN_BUDGET
+from affectlens.errors import ModelError
 from affectlens.stimuli import load_battery
 from affectlens.types import Json
 
@@ -53,12 +54,24 @@ def _shape(found: Any) -> tuple[int, int, int] | None:
     folder = found if isinstance(found, Path) else None
     if isinstance(found, catalog.Entry) and isinstance(found.source, catalog.Wheel):
         folder = embedded.folder_of(found)
+    if isinstance(found, catalog.Entry) and isinstance(found.source, str):
+        folder = _in_hub_cache(found.source)
     if folder is None or not (folder / "config.json").is_file():
         return None
     import torch
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} has no readable config.json ({str(error).splitlines()[0]}).") from None
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config)
     text = config.get_text_config()
     return sum(p.numel() for p in empty.parameters()), text.num_hidden_layers, text.hidden_size
+
+
+def _in_hub_cache(repo: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, "config.json")
+    return Path(found).parent if isinstance(found, str) else None

@@ -23,8 +23,9 @@ def keys(items: pd.DataFrame, rung: str) -> Int[np.ndarray, " item"] | str:
     column = items[_COLUMN[rung]]
     if column.isna().any():
         return f"{int(column.isna().sum())} items have no {rung}"
-    if column.nunique() < 2:
-        return f"there is only one {rung}"
+    if column.nunique() < 3:
+        number = ["no", "only one", "only two"][column.nunique()]
+        return f"there {'are' if column.nunique() == 2 else 'is'} {number} {rung}{'s' * (column.nunique() == 2)}"
     if rung != "pair" and (items.groupby("group")[_COLUMN[rung]].nunique() > 1).any():
         return f"some groups span two {rung}s"
     codes, _ = pd.factorize(column)
@@ -34,23 +35,35 @@ def keys(items: pd.DataFrame, rung: str) -> Int[np.ndarray, " item"] | str:
 def split(
     groups: Int[np.ndarray, " item"], y: Int[np.ndarray, " item"], most: int, *, seed: int = 0
 ) -> Int[np.ndarray, " item"]:
-    """The fold of each item: at most ``most`` folds, whole groups, classes as even as groups allow.
+    """The fold of each item: whole groups, classes as even as groups allow, and both classes in every fold of two.
+
+    The number of folds is the largest up to ``most`` that allows this.
 
     Raises:
-        BatteryError: with fewer than two groups, or no class with two items, nothing can be held out.
+        BatteryError: if no number does; the message is a reason, for a sentence about the rung.
     """
     names, codes = np.unique(groups, return_inverse=True)
     if len(names) < 2:
-        raise BatteryError("Folds need at least two groups: give the items a group, or more scenes.")
-    if len(names) <= most:
-        return codes  # leave one group out
-    n = min(most, int(np.bincount(y).max()))
-    if n < 2:
-        raise BatteryError("Folds need two items of a class at least: give the battery more scenes.")
+        raise BatteryError("there are too few groups to hold one out")
+    for n in range(min(most, len(names)), 1, -1):
+        folds = codes if n == len(names) else _stratified(codes, y, n, seed)
+        if folds is not None and (y.max() > 1 or _both_classes(folds, y)):
+            return folds
+    raise BatteryError("no split leaves items of both classes in every fold")
+
+
+def _stratified(codes: np.ndarray, y: np.ndarray, n: int, seed: int) -> np.ndarray | None:
+    if n > np.bincount(y).max():
+        return None
     folds = np.empty(len(y), dtype=int)
     maker = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class")  # uneven is stated, not hidden
-        for fold, (_, test) in enumerate(maker.split(y, y, groups)):
+        warnings.filterwarnings("ignore", message="The least populated class")  # uneven classes are no fault here
+        for fold, (_, test) in enumerate(maker.split(y, y, codes)):
             folds[test] = fold
     return folds
+
+
+def _both_classes(folds: np.ndarray, y: np.ndarray) -> bool:
+    """Whether each fold has both classes: AUROC compares within a fold, and a fold of one class compares nothing."""
+    return all(len(np.unique(y[folds == fold])) == 2 for fold in np.unique(folds))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 from affectlens.errors import BatteryError
 from affectlens.probing import crossed, folds, targets
@@ -26,7 +27,7 @@ def probe(
     *,
     target: str = "affect",
     position: str | None = None,
-    rungs: Sequence[str] = folds.RUNGS,
+    rungs: str | Sequence[str] = folds.RUNGS,
     seed: int = 0,
     source: str = "",
     progress: bool | None = None,
@@ -37,7 +38,7 @@ def probe(
         acts: from :func:`affectlens.capture`.
         target: ``affect`` (emotional against matched neutral), ``category`` (eight ways) or ``valence``.
         position: which pooling to read; the first captured by default.
-        rungs: ``pair`` and ``domain``, from lenient to strict; the last that applies carries the headline.
+        rungs: ``pair`` and ``domain``; the stricter one that applies, ``domain``, carries the headline.
         seed: of folds and bootstraps.
         source: a note on the weights, for the report.
         progress: show bars; by default where a person is looking.
@@ -48,20 +49,29 @@ def probe(
     Raises:
         BatteryError: fewer than two classes, missing columns, or no rung that applies.
     """
-    if target not in targets.PUBLIC:
-        raise BatteryError(f"There is no target {target!r}; choose from {', '.join(targets.PUBLIC)}.")
+    if target not in targets.TARGETS:
+        raise BatteryError(f"There is no target {target!r}; choose from {', '.join(targets.TARGETS)}.")
     where = position or acts.positions[0]
     asked = targets.select(acts.items, target)
     control = _control(acts, asked)
-    tables, skipped = [], {}
-    for rung in rungs:
+    wanted = (rungs,) if isinstance(rungs, str) else tuple(rungs)
+    if unknown := [rung for rung in wanted if rung not in folds.RUNGS]:
+        raise BatteryError(f"There is no rung {unknown[0]!r}; choose from {', '.join(folds.RUNGS)}.")
+    tables: list[pd.DataFrame] = []
+    skipped: dict[str, str] = {}
+    for rung in folds.RUNGS:
+        if rung not in wanted:
+            continue
         keys = folds.keys(asked.items, rung)
         if isinstance(keys, str):
             skipped[rung] = keys
             continue
         bar = partial(_bar, what=f"{target}, {rung} folds", show=progress)
-        partners = control if isinstance(control, Target) else None
-        tables.append(score_rung(acts.at(where), asked, partners, rung, keys, seed, bar))
+        partners = None if isinstance(control, str) else control
+        try:
+            tables.append(score_rung(acts.at(where), asked, partners, rung, keys, seed, bar))
+        except BatteryError as error:
+            skipped[rung] = str(error)
     if not tables:
         raise BatteryError(f"No rung applies to {target}: " + "; ".join(f"{k}: {v}" for k, v in skipped.items()) + ".")
     scores = pd.concat(tables, ignore_index=True)
@@ -113,17 +123,18 @@ def false_alarms(acts: Activations, probes: Probes) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _control(acts: Activations, asked: Target) -> Target | str | None:
-    """The neutral partners under their partners' labels, or why there are none; None where no control belongs."""
+def _control(acts: Activations, asked: Target) -> Int[np.ndarray, " row"] | str | None:
+    """Rows of the neutral partners in the target's order, or why there are none; None where no control belongs."""
     if asked.name != "category":
         return None
-    try:
-        found = targets.select(acts.items, "category_control")
-    except BatteryError as error:
-        return str(error)
-    if sorted(found.items["group"]) != sorted(asked.items["group"]):
+    groups = asked.items["group"]
+    neutral = acts.items[(acts.items["role"] == "neutral") & acts.items["group"].isin(groups)]
+    if groups.duplicated().any() or sorted(neutral["group"]) != sorted(groups):
         return "not every emotional item has one neutral partner"
-    return found
+    rows = pd.Series(neutral.index.to_numpy(), index=neutral["group"]).loc[groups].to_numpy()
+    if (acts.items.loc[rows, "emotion"].to_numpy() != asked.items["emotion"].to_numpy()).any():
+        return "some neutral items do not carry their partner's emotion"
+    return rows
 
 
 def _bar(folds_: Iterable[int], what: str, show: bool | None) -> Iterable[int]:
@@ -132,7 +143,7 @@ def _bar(folds_: Iterable[int], what: str, show: bool | None) -> Iterable[int]:
 
 def _beyond(acts: Activations, readers: Probes) -> dict[str, Any] | None:
     rows = {split: crossed.quadruples(acts.items, split) for split in crossed.SPLITS}
-    if min(len(r) for r in rows.values()) < 2:
+    if min(len(r) for r in rows.values()) < crossed.FEWEST:
         return None
     scores = readers.score(acts)[:, 0]
     found = crossed.beyond_binding(*(crossed.differences(scores, rows[s]) for s in crossed.SPLITS))

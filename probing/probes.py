@@ -1,6 +1,7 @@
 """Saved probes: one safetensors file, its manifest in the header, refused by any model but the one it was fitted on."""
 
 import json
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -86,7 +87,7 @@ class Probes:
         target.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"{m}.weights": np.ascontiguousarray(v) for m, v in self.weights.items()}
         tensors |= {f"{m}.bias": np.ascontiguousarray(v) for m, v in self.bias.items()}
-        work = target.with_name(f".{target.name}")
+        work = target.with_name(f".{target.name}.{os.getpid()}")
         save_file(tensors, work, metadata={_TAG: json.dumps(_header(self))})
         work.replace(target)
         return target
@@ -102,11 +103,12 @@ class Probes:
             with safe_open(str(path), framework="numpy") as file:
                 header = json.loads((file.metadata() or {})[_TAG])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            header["classes"] = tuple(header["classes"])
+            weights = {name.removesuffix(".weights"): t for name, t in tensors.items() if name.endswith(".weights")}
+            bias = {name.removesuffix(".bias"): t for name, t in tensors.items() if name.endswith(".bias")}
+            probes = cls(**header, weights=weights, bias=bias)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise StoreError(f"{path} is not a readable file of AffectLens probes ({error!r}).") from None
-        weights = {name.removesuffix(".weights"): t for name, t in tensors.items() if name.endswith(".weights")}
-        bias = {name.removesuffix(".bias"): t for name, t in tensors.items() if name.endswith(".bias")}
-        probes = cls(**(header | {"classes": tuple(header["classes"])}), weights=weights, bias=bias)
         if model is not None:
             probes.expect(model.fingerprint, model.name)
         return probes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from affectlens.errors import RunError
+from affectlens.errors import RunError, StoreError
 from affectlens.paths import write_parquet, write_text
 from affectlens.probing.probes import Probes
 from affectlens.stats import Estimate
@@ -112,13 +112,19 @@ class ProbeReport:
         path = home / "results" / f"{target}.json"
         if not path.is_file():
             raise RunError(f"{home} holds no finished result for {target}.")
-        tables = {
-            name: pd.read_parquet(file)
-            for name in ("scores", "crossed", "false_alarms")
-            if (file := home / "results" / f"{target}.{name}.parquet").is_file()
-        }
-        probes = Probes.load(home / "probes" / f"{target}.safetensors")
-        return cls(json.loads(path.read_text(encoding="utf-8")), probes=probes, **tables)
+        try:
+            tables = {
+                name: pd.read_parquet(file)
+                for name in ("scores", "crossed", "false_alarms")
+                if (file := home / "results" / f"{target}.{name}.parquet").is_file()
+            }
+            probes = Probes.load(home / "probes" / f"{target}.safetensors")
+            return cls(json.loads(path.read_text(encoding="utf-8")), probes=probes, **tables)
+        except (ValueError, TypeError, OSError, StoreError) as error:
+            first = str(error).splitlines()[0]
+            raise RunError(
+                f"The results for {target} in {home} are damaged ({first}): remove {path} and resume."
+            ) from None
 
     def __repr__(self) -> str:
         from affectlens.probing.words import plain

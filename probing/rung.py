@@ -1,7 +1,7 @@
 """One rung of the ladder: probes by layer and nested, floors, the control, and the paired differences between them."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from affectlens.probing.metrics import metric
 from affectlens.probing.report import NESTED
 from affectlens.probing.sweep import METHODS, Sweep, sweep
 from affectlens.probing.targets import Target
-from affectlens.stats import Estimate, Statistic, Weights, estimate
+from affectlens.stats import AT_BOUND, Estimate, Statistic, Weights, estimate
 
 Watch = Callable[[Iterable[int]], Iterable[int]]
 UNIT = "scene"
@@ -22,7 +22,7 @@ UNIT = "scene"
 def score_rung(
     x: Float[np.ndarray, "item layer d"],
     asked: Target,
-    control: Target | None,
+    control: Int[np.ndarray, " row"] | None,
     rung: str,
     keys: Int[np.ndarray, " row"],
     seed: int,
@@ -33,7 +33,7 @@ def score_rung(
     Args:
         x: activations of all items of the battery.
         asked: the target.
-        control: the same labels on the neutral partners, one a scene, or None.
+        control: rows of the neutral partners, in the target's order, to be read under the same labels; or None.
         rung: its name.
         keys: the rung's grouping of the target's items.
         seed: of folds and bootstraps.
@@ -58,11 +58,12 @@ def score_rung(
     for name, statistic in floors.items():
         table.add("floor", name, statistic)
     strongest, least = _strongest(floors, 0.5 if asked.binary else 1 / n_classes, len(names))
-    table.add("difference", strongest, less(ours, least), bounded=False)
+    table.subtract("difference", strongest, ours, least)
     if control is not None:
-        theirs = _of_control(x, control, rung, pd.Index(names), seed)
+        partners = sweep(lambda _: x[control], y, n_classes, keys, fold, seed=seed)
+        theirs = worth(nested(partners))
         table.add("control", "neutral_pseudo_label", theirs)
-        table.add("beyond_control", "neutral_pseudo_label", less(ours, theirs), bounded=False)
+        table.subtract("beyond_control", "neutral_pseudo_label", ours, theirs)
     return pd.DataFrame(table.rows)
 
 
@@ -73,9 +74,23 @@ class Rows:
         self.rung, self.n, self.seed = rung, n, seed
         self.rows: list[dict[str, object]] = []
 
-    def add(self, kind: str, reader: str, statistic: Statistic, layer: int = NESTED, *, bounded: bool = True) -> None:
+    def add(self, kind: str, reader: str, statistic: Statistic, layer: int = NESTED) -> None:
         """Estimate a statistic over scenes and keep it."""
-        found: Estimate = estimate(statistic, self.n, UNIT, seed=self.seed, bounds=(0.0, 1.0) if bounded else None)
+        self.keep(kind, reader, layer, estimate(statistic, self.n, UNIT, seed=self.seed))
+
+    def subtract(self, kind: str, reader: str, a: Statistic, b: Statistic) -> None:
+        """Keep ``a`` less ``b``, resampled together; where either sits at its bound, the worst of both intervals.
+
+        At a bound every resample gives the same value, and so would their difference.
+        """
+        one, other = (estimate(statistic, self.n, UNIT, seed=self.seed) for statistic in (a, b))
+        found = estimate(less(a, b), self.n, UNIT, seed=self.seed, bounds=None)
+        if AT_BOUND in (one.method, other.method) or found.low == found.high:
+            found = replace(found, low=one.low - other.high, high=one.high - other.low, method=AT_BOUND)
+        self.keep(kind, reader, NESTED, found)
+
+    def keep(self, kind: str, reader: str, layer: int, found: Estimate) -> None:
+        """One row."""
         kept = {k: v for k, v in asdict(found).items() if k not in ("p", "p_adjusted")}
         self.rows.append({"rung": self.rung, "kind": kind, "reader": reader, "layer": layer} | kept)
 
@@ -101,11 +116,3 @@ def _strongest(floors: dict[str, Statistic], chance: float, n: int) -> tuple[str
     if values[best] >= chance:
         return best, floors[best]
     return "chance", lambda weights: np.full(len(weights), chance)
-
-
-def _of_control(x: np.ndarray, control: Target, rung: str, names: pd.Index, seed: int) -> Statistic:
-    keys = folds.keys(control.items, rung)
-    assert not isinstance(keys, str)
-    fold = folds.split(keys, control.y, folds.OUTER, seed=seed)
-    found = sweep(lambda _: x[control.rows], control.y, len(control.classes), keys, fold, seed=seed)
-    return metric(nested(found), control.y, fold, names.get_indexer(pd.Index(control.items["group"])))

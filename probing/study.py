@@ -1,20 +1,23 @@
 """The main job: load, capture, probe each target, write the run folder, render the report; stoppable and resumable."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from affectlens.capturing import capture
-from affectlens.errors import RunError
-from affectlens.model import load_model
+from affectlens.catalog import CATALOG
+from affectlens.errors import BatteryError, RunError
+from affectlens.model import LensModel, load_model
 from affectlens.probing.ladder import probe
 from affectlens.probing.report import ProbeReport
-from affectlens.probing.targets import PUBLIC
+from affectlens.probing.targets import TARGETS, select
 from affectlens.probing.words import methods
 from affectlens.report import Section, write
 from affectlens.run import Run
-from affectlens.stimuli import load_battery
+from affectlens.stimuli import Battery, load_battery
+from affectlens.stimuli.battery import NAMED
 from affectlens.types import Json
 
 POSITIONS = ("mean", "ending")
@@ -25,7 +28,7 @@ def study(
     model: str,
     *,
     battery: str = "starter",
-    targets: Sequence[str] = PUBLIC,
+    targets: Sequence[str] | None = None,
     out: Path,
     resume: bool = False,
     seed: int = 0,
@@ -36,6 +39,9 @@ def study(
 ) -> tuple[Run, list[ProbeReport]]:
     """Probe a model and write the run to ``out``; with ``resume``, go on with what a stopped run left out.
 
+    ``targets`` that are named must apply to the battery; without names, those that apply are probed and the report says
+    which do not, and why. The run folder is made once the model has loaded.
+
     Returns:
         The run and its reports, one a target. ``run.folder / "report.html"`` is the report.
 
@@ -43,36 +49,77 @@ def study(
         AffectLensError: whatever the parts raise; the run folder then keeps what was finished.
     """
     table = load_battery(battery)
-    config: Json = {
-        "model": model, "battery": battery, "targets": list(targets), "seed": seed, "device": device,
-        "dtype": dtype, "revision": revision,
-    }  # fmt: skip
-    run = _reopen(out) if resume else Run.create(out, command=COMMAND, config=config)
-    try:
-        with run.timed("load"):
-            lens = load_model(model, device=device, dtype=dtype, revision=revision, progress=progress)
-        _same_model(run, lens.fingerprint)
+    chosen, unfit = _applicable(table.frame(), targets)
+    if resume:
+        run = _reopen(out)
+        _same(run, "battery", "battery_sha256", table.sha256)
+    else:
+        Run.refuse_existing(out)
+    start = time.perf_counter()
+    lens = load_model(model, device=device, dtype=dtype, revision=revision, progress=progress)
+    if resume:
+        _same(run, "model", "fingerprint", lens.fingerprint)
+    else:
+        config: Json = {
+            "model": _lasting(model), "battery": _lasting(battery), "targets": chosen, "seed": seed, "device": device,
+            "dtype": dtype, "revision": revision,
+        }  # fmt: skip
+        run = Run.create(out, command=COMMAND, config=config)
         run.note(
-            status="running", fingerprint=lens.fingerprint, source=lens.source, battery_sha256=table.sha256,
-            device=str(lens.device),
+            fingerprint=lens.fingerprint, source=lens.source, battery_sha256=table.sha256, device=str(lens.device),
+            unfit=unfit,
         )  # fmt: skip
-        with run.timed("capture"):
-            acts = capture(lens, table, positions=POSITIONS, progress=progress)
-        reports = []
-        for target in targets:
-            if (run.folder / "results" / f"{target}.json").is_file():
-                reports.append(ProbeReport.load(run.folder, target))
-                continue
-            with run.timed(f"probe {target}"):
-                found = probe(acts, target=target, seed=seed, source=lens.source, progress=progress)
-                found.save(run.folder)
-            reports.append(found)
+    run.info["timings"]["load"] = round(time.perf_counter() - start, 2)
+    run.note(status="running")
+    try:
+        reports = _probe_all(run, lens, table, chosen, seed, progress)
         run.close("done")
         render(run, reports)
     except BaseException:
         run.close("stopped")
         raise
     return run, reports
+
+
+def _probe_all(
+    run: Run, lens: LensModel, table: Battery, chosen: Sequence[str], seed: int, progress: bool | None
+) -> list[ProbeReport]:
+    """Capture once, then each target; those that a stopped run finished are read from it."""
+    with run.timed("capture"):
+        acts = capture(lens, table, positions=POSITIONS, progress=progress)
+    reports = []
+    for target in chosen:
+        if (run.folder / "results" / f"{target}.json").is_file():
+            reports.append(ProbeReport.load(run.folder, target))
+            continue
+        with run.timed(f"probe {target}"):
+            found = probe(acts, target=target, seed=seed, source=lens.source, progress=progress)
+            found.save(run.folder)
+        reports.append(found)
+    return reports
+
+
+def _applicable(items: pd.DataFrame, targets: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+    """The targets to probe, and why the others can't be."""
+    if targets is not None:
+        for name in targets:
+            select(items, name)
+        return list(targets), {}
+    unfit: dict[str, str] = {}
+    for name in TARGETS:
+        try:
+            select(items, name)
+        except BatteryError as error:
+            unfit[name] = str(error)
+    if len(unfit) == len(TARGETS):
+        raise BatteryError(next(iter(unfit.values())))
+    return [name for name in TARGETS if name not in unfit], unfit
+
+
+def _lasting(name: str) -> str:
+    """A path as it can be found from any folder; a name as it is."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() and name not in (*CATALOG, *NAMED) else name
 
 
 def render(run: Run, reports: Sequence[ProbeReport]) -> Path:
@@ -83,6 +130,7 @@ def render(run: Run, reports: Sequence[ProbeReport]) -> Path:
         f"d_model {meta['d_model']}; battery `{meta['battery']}`; {run.info['started'][:10]}. Every score stands "
         "beside its lexical floor under the same folds, with a 95% interval that resamples whole scenes."
     ]
+    lead += [f"Not probed: {why}" for why in run.info.get("unfit", {}).values()]
     sections = [_findings(reports)] + [_section(report) for report in reports]
     return write(run.folder / "report.html", f"Emotion in {meta['model']}", lead, sections, run.info, citation(run))
 
@@ -135,10 +183,9 @@ def _reopen(folder: Path) -> Run:
     return run
 
 
-def _same_model(run: Run, fingerprint: str) -> None:
-    before = run.info.get("fingerprint")
-    if before and before != fingerprint:
+def _same(run: Run, what: str, key: str, now: str) -> None:
+    before = run.info.get(key)
+    if before and before != now:
         raise RunError(
-            f"{run.folder} was begun with another model (fingerprint {before[:12]}, now {fingerprint[:12]}): "
-            "start a new run."
+            f"{run.folder} was begun with another {what} ({key} {before[:12]}, now {now[:12]}): start a new run."
         )

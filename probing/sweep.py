@@ -25,7 +25,6 @@ class Sweep:
 
     logits: dict[str, Float[np.ndarray, "item layer k"]]  # by method
     nested: dict[str, Float[np.ndarray, "item k"]]  # at the layer chosen inside each fold
-    folds: Int[np.ndarray, " item"]
     layers: tuple[int, ...]  # chosen, one a fold
 
 
@@ -35,7 +34,6 @@ class Choice:
 
     layer: int
     c: tuple[int, ...]  # index into the grid, a layer
-    loss: tuple[float, ...]  # the inner log-loss at that C, a layer
 
 
 def sweep(
@@ -70,10 +68,7 @@ def sweep(
     for fold in watch(range(int(folds.max()) + 1)):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         if len(np.unique(y[train])) < 2:
-            raise BatteryError(
-                "Holding out one fold leaves items of a single class to learn from: give each class more scenes, or "
-                "spread it over more domains."
-            )
+            raise BatteryError("holding out one fold leaves items of a single class to learn from")
         x = features(train)
         if not logits:
             logits = {m: np.empty((len(y), x.shape[1], k)) for m in METHODS}
@@ -84,7 +79,7 @@ def sweep(
         for method in METHODS:
             nested[method][test] = logits[method][test, choice.layer]
         layers.append(choice.layer)
-    return Sweep(logits, nested, folds, tuple(layers))
+    return Sweep(logits, nested, tuple(layers))
 
 
 def fit(
@@ -115,7 +110,8 @@ def choose(
         for layer in range(x.shape[1]):
             path = logistic_path(x[train, layer], y[train], n_classes, grid, scale=scale)
             loss[layer] += [log_loss(probe(x[test, layer]), y[test]) * test.sum() for probe in path]
-    loss /= len(y)
+    if not loss.any():
+        raise BatteryError("the inner folds leave items of a single class to learn from")
     best = loss.argmin(1)
     least = loss[np.arange(len(loss)), best]
-    return Choice(int(least.argmin()), tuple(int(c) for c in best), tuple(float(v) for v in least))
+    return Choice(int(least.argmin()), tuple(int(c) for c in best))

@@ -1,8 +1,7 @@
 """What a probe is asked to read: which items, which labels.
 
 ``affect``: emotional against matched neutral items. ``category``: the emotion of an emotional item, eight ways.
-``category_control``: the same labels read off the *neutral* partners, where there is no emotion to read; what is
-found there is topic. ``valence``: pleasant against unpleasant among emotional items.
+``valence``: pleasant against unpleasant among emotional items.
 """
 
 from dataclasses import dataclass
@@ -13,8 +12,7 @@ from jaxtyping import Int
 
 from affectlens.errors import BatteryError
 
-PUBLIC = ("affect", "category", "valence")
-TARGETS = (*PUBLIC, "category_control")
+TARGETS = ("affect", "category", "valence")
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def select(items: pd.DataFrame, name: str) -> Target:
     if missing := sorted(needed - set(items.columns)):
         raise BatteryError(f"These items have no {', '.join(missing)}: probe a battery, not plain texts.")
     scenes = items[~items["split"].isin(["crossed", "crossed_fact"])]
-    emotional, neutral = scenes[scenes["role"] == "emotional"], scenes[scenes["role"] == "neutral"]
+    emotional = scenes[scenes["role"] == "emotional"]
     if name == "affect":
         chosen = scenes[scenes["role"].isin(["emotional", "neutral"])]
         labels = chosen["role"]
@@ -52,8 +50,7 @@ def select(items: pd.DataFrame, name: str) -> Target:
         chosen = emotional[emotional["valence"] != 0]
         labels = chosen["valence"].map({-1: "unpleasant", 1: "pleasant"})
     else:
-        chosen = emotional if name == "category" else neutral
-        chosen = chosen[chosen["emotion"].notna()]
+        chosen = emotional[emotional["emotion"].notna()]
         labels = chosen["emotion"]
     found = sorted(labels.unique())
     order = {"affect": ("neutral", "emotional"), "valence": ("unpleasant", "pleasant")}.get(name)

@@ -7,7 +7,7 @@ from affectlens.stats import Estimate
 
 ASKED = {
     "affect": "Whether a text evokes an emotion",
-    "category": "Which of the eight emotions a text evokes",
+    "category": "Which emotion a text evokes",
     "valence": "Whether an emotional text is pleasant or unpleasant",
 }
 FLOOR_NAMES = {"tfidf": "TF-IDF words", "function_words": "function words", "surface": "surface marks"}
@@ -80,7 +80,9 @@ def _floor(report: ProbeReport) -> str:
     else:
         floor = report.estimate("floor", name)
         best = f"The strongest lexical floor under the same folds, {FLOOR_NAMES[name]}, reaches {floor}"
-    return f"{best}. Probe minus floor: **{signed(gap)}**, resampled together by {gap.unit}."
+    return (
+        f"{best}. Probe minus {'chance' if name == 'chance' else 'floor'}: **{signed(gap)}**, resampled by {gap.unit}."
+    )
 
 
 def _has_control(report: ProbeReport) -> bool:
@@ -159,15 +161,16 @@ def methods(report: ProbeReport) -> str:
     """The methods paragraph of this target, for a paper."""
     meta, unit = report.meta, report.headline.unit
     rungs = " and ".join(_folds(r) for r in report.rungs)
-    metric = meta["metric"][0].upper() + meta["metric"][1:]
+    auroc = meta["metric"] == "AUROC"
+    how = "AUROC compares held-out items within a fold." if auroc else "Balanced accuracy is over all held-out items."
     return (
         f"{report.target.capitalize()} was probed in {meta['model']} ({meta['source'] or 'weights as loaded'}; "
         f"fingerprint {meta['fingerprint'][:12]}) on {meta['n_items']} items in {meta['n_groups']} scenes of the "
         f"battery {meta['battery']} (SHA-256 {meta['battery_sha256'][:12]}). {meta['site']} was captured at all "
         f"{meta['n_layers']} layers (d_model {meta['d_model']}) and pooled by {meta['position']}, the first token left "
         "out. L2-regularised logistic regression on standardised activations was scored with whole "
-        f"{rungs} held out; layer and C were chosen in inner folds of the same grouping by log-loss. {metric} compares "
-        f"held-out items within a fold. Intervals are 95% {report.headline.method} by {unit}. Floors (TF-IDF unigrams "
+        f"{rungs} held out; layer and C were chosen in inner folds of the same grouping by log-loss. {how} "
+        f"Intervals are 95% {report.headline.method} by {unit}. Floors (TF-IDF unigrams "
         "and bigrams, function-word rates, surface features) were fitted and scored under the same folds. "
         f"Seed {meta['seed']}."
     )

@@ -1,4 +1,4 @@
-"""A battery: an ordered, hashable table of stimuli, and the reader of JSONL files."""
+"""A battery: an ordered table of stimuli with a hash, and the reader of JSONL files."""
 
 import hashlib
 import json
@@ -100,11 +100,11 @@ def load_battery(name: str | Path) -> Battery:
         raise BatteryError(
             f"There is no battery {str(name)!r}: give {' or '.join(NAMED)}, or a JSONL file with one stimulus a line."
         )
-    return Battery(
-        path.stem,
-        tuple(read_jsonl(path.read_text(encoding="utf-8").splitlines(), path.name)),
-        source=path.name,
-    )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BatteryError(f"{path.name} is not UTF-8 (byte {error.start}): save it in that encoding.") from None
+    return Battery(path.stem, tuple(read_jsonl(text.split("\n"), path.name)), source=path.name)
 
 
 def read_jsonl(lines: Iterable[str], name: str) -> Iterator[Stimulus]:
@@ -120,6 +120,8 @@ def read_jsonl(lines: Iterable[str], name: str) -> Iterator[Stimulus]:
             yield from_json(json.loads(line))
         except json.JSONDecodeError as error:
             raise BatteryError(f"{name}, line {number}: not JSON ({error.msg}, column {error.colno}).") from None
+        except RecursionError:
+            raise BatteryError(f"{name}, line {number}: nested too deeply.") from None
         except BatteryError as error:
             raise BatteryError(f"{name}, line {number}: {error}") from None
 
@@ -129,6 +131,6 @@ def _ours(name: str) -> Battery:
     known: dict[str, Stimulus] = {}
     for split in OURS:
         text = (data / f"{split}.jsonl").read_text(encoding="utf-8")
-        known |= {item.id: item for item in read_jsonl(text.splitlines(), f"{split}.jsonl")}
+        known |= {item.id: item for item in read_jsonl(text.split("\n"), f"{split}.jsonl")}
     ids = (data / f"{name}.txt").read_text(encoding="utf-8").split()
     return Battery(name, tuple(known[i] for i in ids), "CC BY 4.0", "AffectLens")

@@ -47,6 +47,14 @@ class Stimulus:
         )
         _expect(self.valence in (-1, 0, 1), f"valence is {self.valence!r}, expected -1, 0 or 1")
         _expect(self.intensity in (0, 1, 2, 3), f"intensity is {self.intensity!r}, expected 0 to 3")
+        _expect(self.text.isascii() or _encodes(self.text), "text holds a lone surrogate, which no file can store")
+        ending = self.meta.get("ending", 0)
+        _expect(
+            type(ending) is int and 0 <= ending < len(self.text),
+            f"meta.ending is {ending!r}, expected an offset in characters inside the text",
+        )
+        evokes = {"neutral": False, "decoy": False, "vivid": False}.get(self.role, True)
+        _expect(self.affect is evokes, f"affect is {self.affect}, but role {self.role} says {evokes}")
         if self.emotion is not None:
             object.__setattr__(self, "emotion", canonical(self.emotion))
         if not self.group:
@@ -56,6 +64,14 @@ class Stimulus:
     def ending(self) -> int:
         """Where the ending begins, in characters: given in ``meta``, else the last sentence."""
         return int(self.meta.get("ending", ending_start(self.text)))
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 TYPES: dict[str, tuple[type, ...]] = {

@@ -108,6 +108,23 @@ def test_quiet_prints_the_path_alone(tiny: Path, battery: Path, tmp_path: Path) 
     assert done.stderr == ""
 
 
+def test_targets_that_do_not_apply_are_named_and_the_rest_is_done(tiny: Path, battery: Path, tmp_path: Path) -> None:
+    path = tmp_path / "flat.jsonl"
+    rows = [json.loads(text) for text in battery.read_text().splitlines()]
+    path.write_text("\n".join(json.dumps(row | {"valence": 0}) for row in rows))
+    out = tmp_path / "run"
+    done = run("probe", str(tiny), "--battery", str(path), "--out", str(out), "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert set(said["results"]) == {"affect", "category"}
+    assert "Target valence needs items of at least two classes" in said["not probed"]["valence"]
+    assert "Not probed: Target valence" in (out / "report.html").read_text()
+    other = tmp_path / "other"
+    named = run("probe", str(tiny), "--battery", str(path), "--out", str(other), "--target", "valence")
+    refused(named, "Target valence needs")
+    assert not other.exists()
+
+
 def test_dry_run_writes_nothing(tiny: Path, battery: Path, tmp_path: Path) -> None:
     done = run("probe", str(tiny), "--battery", str(battery), "--dry-run", "--json", cwd=tmp_path)
     facts = json.loads(done.stdout)
@@ -132,6 +149,9 @@ def line(**changes: object) -> str:
         (line(valence="high"), r"line 1: valence is 'high', expected int"),
         (line(affect=1), r"line 1: affect is 1, expected bool"),
         (line() + "\n" + line(), "items with one id: a"),
+        (line(affect=True), "affect is True, but role neutral says False"),
+        (line(meta={"ending": 99}), "meta.ending is 99, expected an offset"),
+        ("[" * 100_000, "line 1: nested too deeply"),
         ("\n".join(line(id=str(i), group=str(i), domain="d") for i in range(9)), "at least two classes.*only neutral"),
     ],
 )
@@ -150,6 +170,7 @@ def test_bad_batteries_get_a_sentence(tiny: Path, tmp_path: Path, content: str, 
         (("probe", "smollm2-135m", "--target", "mood"), "no target 'mood'; choose from affect"),
         (("probe", "--resume", "nowhere"), "nowhere is not a run folder"),
         (("report", "nowhere"), "nowhere is not a run folder"),
+        (("probe", ""), "Name a model"),
         (("stimuli", "show", "v.none"), "has no item 'v.none'"),
     ],
 )
@@ -194,3 +215,8 @@ def test_resume_refuses_another_model(tiny: Path, battery: Path, tmp_path: Path)
     info = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps(info | {"fingerprint": "0" * 32}))
     refused(run("probe", "--resume", str(out)), "was begun with another model")
+    (out / "run.json").write_text(json.dumps(info | {"battery_sha256": "0" * 64}))
+    refused(run("probe", "--resume", str(out)), "was begun with another battery")
+    refused(run("probe", "x", "--resume", str(out)), "leave out MODEL")
+    (out / "run.json").write_text("{}")
+    refused(run("report", str(out)), "is not a run folder")

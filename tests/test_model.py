@@ -22,7 +22,7 @@ from affectlens.testing import FAMILIES, tiny_hf, tiny_model, tiny_tokenizer
 @pytest.mark.parametrize("family", FAMILIES)
 def test_load_check_holds_on_every_family(family: str) -> None:
     found = check_model(tiny_model(family, check=False))
-    assert set(found) == {"resid_post", "logits", "shape", "right padding", "left padding"}
+    assert set(found) == {"resid_post", "logits", "shape", "tokens that follow", "right padding", "left padding"}
     assert max(found.values()) < 1e-5
 
 
@@ -120,6 +120,10 @@ def test_arguments_that_do_not_fit(folder: Path) -> None:
         load_model()
     with pytest.raises(ModelError, match="either a name, or both"):
         load_model(model=tiny_hf("llama"))
+    with pytest.raises(ModelError, match="has its device, dtype and revision already"):
+        load_model(model=tiny_hf("llama"), tokenizer=tiny_tokenizer(), dtype="bfloat16")
+    with pytest.raises(ModelError, match="has no revision 'v2'"):
+        load_model(folder, revision="v2")
     with pytest.raises(ModelError, match="dtype 'int4' is not known"):
         load_model(folder, dtype="int4")
     with pytest.raises(ModelError, match="Device 'cuda:7' is not available"):
@@ -134,6 +138,26 @@ def test_a_folder_that_does_not_load_says_what_it_needs(folder: Path, missing: s
     (folder / missing).unlink()
     with pytest.raises(ModelError, match=r"does not load as a causal language model.*A folder needs config\.json"):
         load_model(folder, device="cpu")
+
+
+def test_weights_that_are_missing_are_not_made_up(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "model.safetensors"
+    tensors = {k: v for k, v in load_file(path).items() if "layers.1.mlp" not in k}
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="not complete: 3 tensors are missing or of another shape, model.layers.1.mlp"):
+        load_model(folder, device="cpu")
+
+
+def test_a_model_that_looks_ahead_is_refused() -> None:
+    import transformers
+
+    config = tiny_hf("gemma3").config
+    config.use_bidirectional_attention = True
+    hf: Any = transformers
+    with pytest.raises(ModelError, match="tokens that follow differs by"):
+        load_model(model=hf.Gemma3ForCausalLM(config), tokenizer=tiny_tokenizer(bos=True))
 
 
 def test_damaged_safetensors(folder: Path) -> None:
@@ -220,13 +244,14 @@ def test_the_hubs_refusals(hub: str, name: str, sentence: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_no_network_for_the_hub() -> None:
+def test_no_network_for_the_hub(tmp_path: Path) -> None:
     from tests.test_cli import run
 
-    done = run("probe", "someone/model", HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9")
+    done = run("probe", "someone/model", cwd=tmp_path, HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9")
     assert done.returncode == 2
     assert "the hub cannot be reached: check the network" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_sites_print_parse_and_sort() -> None:

@@ -16,7 +16,6 @@ from affectlens.stimuli import load_battery
 from tests.conftest import REAL_CACHE
 
 pytestmark = pytest.mark.real
-FINGERPRINT_OF_TESTS: dict[str, str] = {}
 TEXTS = [item.text for item in load_battery("starter").where(split="vignettes")][:6]
 
 
