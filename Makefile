@@ -25,7 +25,7 @@ test: lint   ## the whole suite: lint, types, tiny models, real model, notebook,
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 fast: $(READY)   ## tiny models only
-	$(BIN)/pytest -m 'not real' -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m 'not real' -q
 
 lint: $(READY)
 	$(BIN)/ruff check .
