@@ -23,9 +23,8 @@ def keys(items: pd.DataFrame, rung: str) -> Int[np.ndarray, " item"] | str:
     column = items[_COLUMN[rung]]
     if column.isna().any():
         return f"{int(column.isna().sum())} items have no {rung}"
-    if column.nunique() < 3:
-        number = ["no", "only one", "only two"][column.nunique()]
-        return f"there {'are' if column.nunique() == 2 else 'is'} {number} {rung}{'s' * (column.nunique() == 2)}"
+    if column.nunique() < 3:  # one to hold out, and two between which the inner folds choose
+        return ("there is no {}", "there is only one {}", "there are only two {}s")[column.nunique()].format(rung)
     if rung != "pair" and (items.groupby("group")[_COLUMN[rung]].nunique() > 1).any():
         return f"some groups span two {rung}s"
     codes, _ = pd.factorize(column)
