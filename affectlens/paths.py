@@ -37,17 +37,25 @@ def written_whole(target: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` under a temporary name, then rename."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; on success it takes the place of ``path``, on failure it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     work = path.with_name(f".{path.name}.{os.getpid()}")
-    work.write_text(text, encoding="utf-8")
-    work.replace(path)
+    try:
+        yield work
+        work.replace(path)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` under a temporary name, then rename."""
+    with replacing(path) as work:
+        work.write_text(text, encoding="utf-8")
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a table under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_name(f".{path.name}.{os.getpid()}")
-    frame.to_parquet(work, index=False)
-    work.replace(path)
+    with replacing(path) as work:
+        frame.to_parquet(work, index=False)

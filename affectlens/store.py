@@ -6,7 +6,6 @@ they are computed, so that an interrupted capture goes on where it stopped; the 
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from affectlens.errors import CaptureError, StoreError
-from affectlens.paths import cache_dir, written_whole
+from affectlens.paths import cache_dir, replacing, written_whole
 from affectlens.types import Json
 
 FORMAT = 1
@@ -147,10 +146,8 @@ class Batches:
 
     def write(self, index: int, values: dict[str, np.ndarray]) -> None:
         """Keep batch ``index``: a temporary name first, then a rename."""
-        work = self.home / f".{index:06d}.{os.getpid()}"
-        self.home.mkdir(parents=True, exist_ok=True)  # another process that finished first may have cleared it
-        save_file(values, work)
-        work.replace(self.home / f"{index:06d}.safetensors")
+        with replacing(self.home / f"{index:06d}.safetensors") as work:
+            save_file(values, work)
 
     def clear(self) -> None:
         """Remove the batches: the finished capture has taken their place."""

@@ -1,7 +1,6 @@
 """Saved probes: one safetensors file, its manifest in the header, refused by any model but the one it was fitted on."""
 
 import json
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors.numpy import save_file
 
 from affectlens.errors import StoreError
 from affectlens.model import LensModel
+from affectlens.paths import replacing
 from affectlens.probing.estimators import Linear
 from affectlens.store import Activations
 from affectlens.types import Json
@@ -84,12 +84,10 @@ class Probes:
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, under a temporary name first."""
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"{m}.weights": np.ascontiguousarray(v) for m, v in self.weights.items()}
         tensors |= {f"{m}.bias": np.ascontiguousarray(v) for m, v in self.bias.items()}
-        work = target.with_name(f".{target.name}.{os.getpid()}")
-        save_file(tensors, work, metadata={_TAG: json.dumps(_header(self))})
-        work.replace(target)
+        with replacing(target) as work:
+            save_file(tensors, work, metadata={_TAG: json.dumps(_header(self))})
         return target
 
     @classmethod
