@@ -4,7 +4,6 @@ Phase 1 finds the wheel's file: in an installed copy, without importing it, or b
 Phase 2 compares its SHA-256. Phase 3 dequantises it into a folder that loads in a second (the GGUF takes fifteen).
 """
 
-import hashlib
 import importlib.util
 import json
 import shutil
@@ -17,7 +16,7 @@ from typing import Any
 
 from affectlens.catalog import Entry, Wheel
 from affectlens.errors import ModelError
-from affectlens.paths import cache_dir, written_whole
+from affectlens.paths import cache_dir, file_sha256, written_whole
 from affectlens.progress import working
 
 MANIFEST = "affectlens.json"
@@ -60,8 +59,7 @@ def pull(entry: Entry, *, show: bool | None = None) -> Path:
 
 def check_digest(path: Path, expected: str) -> None:
     """Raise a :class:`ModelError` unless the file's SHA-256 is ``expected``."""
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = file_sha256(path)
     if found != expected:
         raise ModelError(
             f"{path.name} is damaged or another file: its SHA-256 is {found[:12]}..., expected {expected[:12]}.... "

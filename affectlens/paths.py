@@ -1,5 +1,6 @@
 """Where things are kept outside the tree: one cache folder, and a way to write that leaves nothing half-written."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -35,6 +36,12 @@ def written_whole(target: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from affectlens.errors import CaptureError, StoreError
-from affectlens.paths import cache_dir, replacing, written_whole
+from affectlens.paths import cache_dir, file_sha256, replacing, written_whole
 from affectlens.types import Json
 
 FORMAT = 1
@@ -88,7 +88,7 @@ class Activations:
         with written_whole(target) as work:
             save_file(self.values, work / "activations.safetensors")
             self.items.drop(columns="meta", errors="ignore").to_parquet(work / "items.parquet", index=False)
-            files = {name: _sha256(work / name) for name in ("activations.safetensors", "items.parquet")}
+            files = {name: file_sha256(work / name) for name in ("activations.safetensors", "items.parquet")}
             manifest: Json = {
                 "format": FORMAT, "site": self.site, "positions": list(self.positions), "model": self.model,
                 "fingerprint": self.fingerprint, "battery": self.battery,
@@ -107,7 +107,7 @@ class Activations:
         try:
             manifest = json.loads((home / "manifest.json").read_text(encoding="utf-8"))
             for name, digest in manifest["files"].items():
-                if _sha256(home / name) != digest:
+                if file_sha256(home / name) != digest:
                     raise StoreError(f"{home / name} is damaged: remove {home} and capture again.")
             tensors = load_file(home / "activations.safetensors")
             items = pd.read_parquet(home / "items.parquet")
@@ -152,8 +152,3 @@ class Batches:
     def clear(self) -> None:
         """Remove the batches: the finished capture has taken their place."""
         shutil.rmtree(self.home, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

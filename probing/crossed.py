@@ -16,11 +16,11 @@ from scipy import stats
 from affectlens.errors import BatteryError
 from affectlens.probing.probes import Probes
 from affectlens.stats import Estimate, Statistic, Weights, binomial, estimate, sign_flips
+from affectlens.stimuli.stimulus import CELLS
 from affectlens.store import Activations
 
 SPLITS = ("crossed", "crossed_fact")
 FEWEST = 3  # fewer quadruples have no interval worth the name
-CELLS = ("ax", "ay", "bx", "by")
 POSITIONS = ("ending", "last")  # where d is read, the first that was captured
 
 

@@ -49,8 +49,6 @@ def probe(
     Raises:
         BatteryError: fewer than two classes, missing columns, or no rung that applies.
     """
-    if target not in targets.TARGETS:
-        raise BatteryError(f"There is no target {target!r}; choose from {', '.join(targets.TARGETS)}.")
     where = position or acts.positions[0]
     asked = targets.select(acts.items, target)
     control = _control(acts, asked)
