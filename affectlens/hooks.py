@@ -1,35 +1,248 @@
-"""Context managers that watch or edit a model and always restore it. Only our own handles are removed."""
+"""Context managers that watch, record or edit sites, and always restore the model.
 
-from collections.abc import Callable, Iterable, Iterator
+Only our own handles are removed, so a user's hooks stay; ours see what theirs have changed. Positions are absolute in
+the sequence: with a key-value cache the chunk in hand may be one token long, and padding may be on either side.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from jaxtyping import Int
+from torch import Tensor
 
-Watch = Callable[[int, Tensor], None]
+from affectlens.errors import SiteError
+from affectlens.model import LensModel
+from affectlens.sites import Site
+from affectlens.taps import Tap, first, given
+
+Sites = str | Site | Iterable[str | Site]
+See = Callable[[Site, Tensor], None]
+Edit = Callable[[Tensor, "Cursor"], Tensor]
 
 
-def hidden(output: Any) -> Tensor:
-    """The hidden states in a block's output, which some families wrap in a tuple."""
-    return output[0] if isinstance(output, tuple) else output
+class NothingChanged(UserWarning):
+    """An edit was in place and left every value as it was, or its site was never computed."""
+
+
+class Done(Exception):
+    """Raised inside a forward pass once all that is watched has been seen; never leaves :func:`watch`."""
+
+
+class Recorded(Mapping[Site, Tensor]):
+    """Values by site, which a text names as well: ``seen["L12.H3"]``."""
+
+    def __init__(self) -> None:
+        self.values_by_site: dict[Site, Tensor] = {}
+
+    def __getitem__(self, name: str | Site) -> Tensor:
+        site = Site.parse(name) if isinstance(name, str) else name
+        if site not in self.values_by_site:
+            raise SiteError(f"{site} was not recorded; there are {', '.join(map(str, self)) or 'none yet'}.")
+        return self.values_by_site[site]
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self.values_by_site)
+
+    def __len__(self) -> int:
+        return len(self.values_by_site)
+
+
+@dataclass
+class Cursor:
+    """Where in their sequences the tokens of the running forward pass are."""
+
+    positions: Int[Tensor, "batch pos"] = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.long))
+    # absolute, from 0 at each text's first token; -1 is padding
 
 
 @contextmanager
-def watch(blocks: Iterable[nn.Module], see: Watch) -> Iterator[None]:
-    """Call ``see(layer, hidden)`` with each block's output, ``[batch, pos, d_model]``, during the ``with``."""
+def following(model: LensModel) -> Iterator[Cursor]:
+    """A :class:`Cursor` that each forward pass of the model's body sets anew."""
+    cursor = Cursor()
+
+    def place(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        cursor.positions = absolute(args, kwargs)
+
+    handle = model.body.register_forward_pre_hook(place, with_kwargs=True)
+    try:
+        yield cursor
+    finally:
+        handle.remove()
+
+
+def absolute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Int[Tensor, "batch pos"]:
+    """Absolute positions of the tokens that a body is called with, ``-1`` for padding.
+
+    The attention mask rules where it is given, as it covers what is in the cache too; else the positions that the
+    model is told; else the count of what the cache holds.
+    """
+    tokens = args[0] if args else kwargs.get("input_ids")
+    tokens = kwargs["inputs_embeds"] if tokens is None else tokens
+    batch, pos = tokens.shape[:2]
+    mask, told, cache = (kwargs.get(name) for name in ("attention_mask", "position_ids", "past_key_values"))
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        mask = mask.long()
+        return ((mask.cumsum(1) * mask) - 1)[:, -pos:]
+    if isinstance(told, Tensor):
+        return told.reshape(-1, pos).long().expand(batch, pos)
+    past = 0 if cache is None else int(cache.get_seq_length())
+    return torch.arange(past, past + pos, device=tokens.device).expand(batch, pos)
+
+
+@contextmanager
+def watch(model: LensModel, sites: Sites, see: See, *, stop: bool = False) -> Iterator[None]:
+    """Call ``see(site, value)`` with each site's value as the model runs inside the ``with``.
+
+    Values are ``[batch, pos, d_model]``; for ``z`` ``[batch, pos, head, d_head]``, for ``neurons``
+    ``[batch, pos, d_mlp]``, for ``pattern`` ``[batch, head, query, key]``; a single head, neuron or feature is without
+    its own axis. They are the model's own tensors: read them, don't write into them.
+
+    Args:
+        model: from :func:`affectlens.load_model`.
+        sites: what to watch: ``resid_post``, ``L12.H3``, a :class:`Site`, or several.
+        see: called once a site and forward pass.
+        stop: end the forward pass, and the ``with``, as soon as every site was seen once.
+    """
+    wanted = [(site, model.sites.find(site)) for site in sorted(model.sites.expand(sites))]
+    left = {site for site, _ in wanted}
+
+    def report(site: Site, value: Tensor) -> None:
+        see(site, model.sites.part(site, value))
+        left.discard(site)
+        if stop and not left:
+            raise Done
+
     with ExitStack() as handles:
-        for layer, block in enumerate(blocks):
-
-            def hook(_module: nn.Module, _args: Any, output: Any, layer: int = layer) -> None:
-                see(layer, hidden(output))
-
-            handles.callback(block.register_forward_hook(hook).remove)
-        yield
+        if any(site.kind == "pattern" for site, _ in wanted):
+            handles.enter_context(_eager(model))
+        for site, tap in wanted:
+            _attach(handles, tap, partial(report, site))
+        try:
+            yield
+        except Done:
+            if not stop or left:
+                raise
 
 
 @contextmanager
-def record(blocks: Iterable[nn.Module]) -> Iterator[dict[int, Tensor]]:
-    """The blocks' outputs by layer, filled as the model runs inside the ``with``."""
-    seen: dict[int, Tensor] = {}
-    with watch(blocks, seen.__setitem__):
-        yield seen
+def record(model: LensModel, sites: Sites) -> Iterator["Recorded"]:
+    """The sites' values, filled as the model runs inside the ``with``.
+
+    Chunks of one cached run are joined along ``pos``; a pass that begins a sequence anew replaces what was there.
+
+    Args:
+        model: from :func:`affectlens.load_model`.
+        sites: what to record: ``resid_post``, ``L12.H3``, a :class:`Site`, or several.
+    """
+    seen = Recorded()
+    values = seen.values_by_site
+    with following(model) as cursor:
+
+        def keep(site: Site, value: Tensor) -> None:
+            goes_on = site in values and not (cursor.positions == 0).any()
+            if goes_on and site.kind == "pattern":
+                raise SiteError(f"{site} of several chunks can't be joined: record one pass at a time.")
+            values[site] = torch.cat((values[site], value), dim=1) if goes_on else value
+
+        with watch(model, sites, keep):
+            yield seen
+
+
+@contextmanager
+def edit(model: LensModel, edits: Mapping[str, Edit] | Mapping[Site, Edit], *, idle: str = "warn") -> Iterator[None]:
+    """Replace the sites' values by what the edits return, while the model runs inside the ``with``.
+
+    An edit gets the value (as :func:`watch` gives it) and a :class:`Cursor` with absolute positions, and returns a
+    tensor of the same shape; it must not write into the one it was given.
+
+    Args:
+        model: from :func:`affectlens.load_model`.
+        edits: a function a site; a name without a layer means every layer. ``pattern`` and
+            ``features`` can be watched but not edited.
+        idle: what to do about edits that changed nothing: ``warn``, ``raise`` or ``ignore``.
+
+    Raises:
+        SiteError: a site that can't be edited, a result of another shape, or an idle edit if ``idle="raise"``.
+    """
+    if idle not in ("warn", "raise", "ignore"):
+        raise SiteError(f"idle={idle!r} is not known: choose warn, raise or ignore.")
+    acts = {site: act for name, act in edits.items() for site in model.sites.expand(name)}
+    frozen = [str(site) for site in acts if site.kind in ("pattern", "features")]
+    if frozen:
+        raise SiteError(f"{', '.join(frozen)} can be watched but not edited; edit z or the site that it is read from.")
+    unmoved = set(acts)
+    with ExitStack() as handles:
+        cursor = handles.enter_context(following(model))
+
+        def change(site: Site, old: Tensor) -> Tensor:
+            part = model.sites.part(site, old)
+            new = acts[site](part, cursor)
+            if not isinstance(new, Tensor) or new.shape != part.shape:
+                got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
+                raise SiteError(f"The edit at {site} returned {got}; it must return a tensor of {tuple(part.shape)}.")
+            if site in unmoved and not torch.equal(new, part):
+                unmoved.discard(site)
+            return model.sites.with_part(site, old, new.to(part.dtype))
+
+        for site in sorted(acts):
+            _attach(handles, model.sites.find(site), partial(change, site), writing=True)
+        model.editing += 1
+        handles.callback(lambda: setattr(model, "editing", model.editing - 1))
+        yield
+    if unmoved and idle != "ignore":
+        names = ", ".join(str(site) for site in sorted(unmoved))
+        sentence = f"The edit at {names} changed nothing: the site was not computed, or every value stayed as it was."
+        if idle == "raise":
+            raise SiteError(sentence)
+        warnings.warn(sentence, NothingChanged, stacklevel=3)
+
+
+def _attach(handles: ExitStack, tap: Tap, act: Callable[[Tensor], Any], *, writing: bool = False) -> None:
+    """Hook one tap; ``act`` gets the value, and if ``writing`` what it returns takes its place."""
+    entered: list[Tensor] = []
+
+    def going_in(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        new = act(given(args, kwargs))
+        if not writing:
+            return None
+        return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
+
+    def coming_out(_module: Any, _args: Any, output: Any) -> Any:
+        if tap.side == "weights":
+            if not isinstance(output[1], Tensor):
+                raise SiteError("This attention does not report its weights, even in its eager form.")
+            act(output[1])
+            return None
+        value = first(output)
+        new = act(value + entered[0]) if tap.block else act(value)
+        if not writing:
+            return None
+        new = new - entered[0] if tap.block else new
+        return type(output)((new, *output[1:])) if isinstance(output, tuple | list) else new
+
+    if tap.side == "in":
+        handles.callback(tap.module.register_forward_pre_hook(going_in, with_kwargs=True).remove)
+        return
+    if tap.block:
+
+        def entering(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            entered[:] = [given(args, kwargs)]
+
+        handles.callback(tap.block.register_forward_pre_hook(entering, with_kwargs=True).remove)
+    handles.callback(tap.module.register_forward_hook(coming_out).remove)
+
+
+@contextmanager
+def _eager(model: LensModel) -> Iterator[None]:
+    """Attention that reports its weights, and afterwards the one that was there."""
+    before = model.hf.config.get_text_config()._attn_implementation
+    model.hf.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.hf.set_attn_implementation(before)

@@ -1,20 +1,18 @@
 """``load_model``: a name, a folder, or a model in memory becomes a :class:`LensModel` that passed its load check."""
 
-import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from affectlens import catalog, embedded, hub
+from affectlens import loading
 from affectlens.errors import ModelError
-from affectlens.progress import working
-from affectlens.quiet import quiet_transformers
+from affectlens.fingerprint import fingerprint_of
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+if TYPE_CHECKING:
+    from affectlens.model_sites import ModelSites
 
 
 class LensModel:
@@ -45,6 +43,7 @@ class LensModel:
         self.n_heads = int(config.num_attention_heads)
         self.n_ctx = int(getattr(config, "max_position_embeddings", 0)) or 2**31
         self.blocks = _find_blocks(hf, self.n_layers, name)
+        self.editing = 0  # how many edits are in place; while there are any, nothing goes into or comes from the store
 
     @property
     def body(self) -> Any:
@@ -53,30 +52,41 @@ class LensModel:
 
     @property
     def device(self) -> torch.device:
-        return next(iter(self.hf.parameters())).device
+        """Where token ids go in: the device of the embedding, or the one it computes on if it is offloaded."""
+        embedding = self.hf.get_input_embeddings()
+        if embedding.weight.is_meta:
+            return torch.device(embedding._hf_hook.execution_device)
+        place: torch.device = embedding.weight.device
+        return place
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(iter(self.hf.parameters())).dtype
+        """The dtype of the embedding, and so of the residual stream, also where weights are quantised."""
+        found: torch.dtype = self.hf.get_input_embeddings().weight.dtype
+        return found
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over weights, configuration, tokenizer, chat template, revision and dtype, in 32 hex digits."""
-        digest = hashlib.sha256(str(self.dtype).encode())
-        for name, tensor in sorted(self.hf.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        config = {k: v for k, v in self.hf.config.to_dict().items() if k not in _NOT_THE_MODEL}
-        digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
-        digest.update(f"{self.tokenizer.chat_template}{self.revision}".encode())
-        return digest.hexdigest()[:32]
+        """SHA-256 over weights, adapters, configuration, tokenizer, revision and dtype, in 32 hex digits."""
+        return fingerprint_of(self.hf, self.tokenizer, dtype=self.dtype, revision=self.revision)
+
+    @cached_property
+    def sites(self) -> "ModelSites":
+        """The sites of this model, found by running it once: ``print(model.sites)`` lists them."""
+        from affectlens.model_sites import ModelSites
+
+        return ModelSites(self)
 
     @cached_property
     def bridge(self) -> Any:
         """The same parameters as a transformer-lens bridge: heads, patterns, neurons. Built on first use, checked."""
         from affectlens.bridge import build
 
+        if any(hasattr(module, "_hf_hook") for module in self.hf.modules()):
+            raise ModelError(
+                f"A bridge needs all weights in one place, and device_map has spread those of {self.name}: load it "
+                "without device_map, in bfloat16 if memory is short."
+            )
         return build(self)
 
     def __repr__(self) -> str:
@@ -86,15 +96,13 @@ class LensModel:
         )
 
 
-_NOT_THE_MODEL = {"_name_or_path", "transformers_version", "dtype", "architectures", "_attn_implementation"}
-
-
 def load_model(
     name: str | Path | None = None,
     *,
     model: Any = None,
     tokenizer: Any = None,
     device: str | None = None,
+    device_map: loading.DeviceMap | None = None,
     dtype: str = "float32",
     revision: str | None = None,
     check: bool = True,
@@ -103,91 +111,55 @@ def load_model(
     """Load a causal language model by name, or wrap one that is in memory.
 
     Args:
-        name: a catalogue name (``smollm2-135m`` needs no hub), a Hugging Face id, or a folder.
-        model: a Hugging Face causal language model already loaded, given with its ``tokenizer``; it is put into eval
-            mode, and its parameters stop requiring gradients.
+        name: a catalogue name (``smollm2-135m`` needs no hub), a Hugging Face id, a folder, or a ``.gguf`` file, which
+            is dequantised once into the cache folder.
+        model: a Hugging Face causal language model already loaded, given with its ``tokenizer``; quantised ones and
+            PEFT models with LoRA too. It is put into eval mode, and its parameters stop requiring gradients.
         tokenizer: the tokenizer of ``model``.
         device: ``cpu``, ``cuda``, ``cuda:1``; CUDA where there is one by default.
+        device_map: ``auto``, or a dict from parts of the model to devices (``cpu`` and ``disk`` too), for a model that
+            is larger than one device.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         revision: a branch, tag or commit on the hub.
         check: run the load check (:func:`affectlens.check.check_model`); it takes a few short forward passes.
         progress: show a spinner; by default where a person is looking.
 
     Raises:
-        ModelError: if the model cannot be found, fetched or read, or fails its check.
+        ModelError: if the model cannot be found, fetched or read, its terms are not accepted, or it fails its check.
     """
     if model is not None:
         if tokenizer is None or name is not None:
             raise ModelError("Give load_model either a name, or both model= and tokenizer=.")
-        if device is not None or revision is not None or dtype != "float32":
+        if device is not None or device_map is not None or revision is not None or dtype != "float32":
             raise ModelError("A model in memory has its device, dtype and revision already: give it without them.")
-        loaded = LensModel(model, tokenizer, name=type(model).__name__, source="a model in memory")
+        plain = loading.unwrap(model)
+        loaded = LensModel(plain, tokenizer, name=type(plain).__name__, source="a model in memory")
     else:
         if name is None:
             raise ModelError("Give load_model a name, for example smollm2-135m, or model= and tokenizer=.")
-        loaded = _load_named(str(name), device, dtype, revision, progress)
+        place = loading.where(dtype, device, device_map)
+        found = loading.find(str(name), revision, show=progress)
+        hf, tokens = loading.read(str(name), found, place, show=progress)
+        loaded = LensModel(hf, tokens, name=str(name), source=found.source, revision=found.revision)
     if check:
         from affectlens.check import check_model
 
+        _check_bos(loaded)
         check_model(loaded)
     return loaded
 
 
-def _load_named(name: str, device: str | None, dtype: str, revision: str | None, progress: bool | None) -> LensModel:
-    if dtype not in DTYPES:
-        raise ModelError(f"dtype {dtype!r} is not known; choose from {', '.join(DTYPES)}.")
-    place = _device(device)
-    found = catalog.resolve(name)
-    if revision is not None and (isinstance(found, Path) or isinstance(found.source, catalog.Wheel)):
-        raise ModelError(f"{name} does not come from the hub, so it has no revision {revision!r}: leave it out.")
-    if isinstance(found, Path):
-        path, source = found, f"folder {found.name}"
-    elif isinstance(found.source, catalog.Wheel):
-        path = embedded.pull(found, show=progress)
-        source = f"{Path(found.source.file).stem}, {found.source.note}"
-    else:
-        path, revision = hub.fetch(found.source, revision)
-        source = f"{found.source} at {revision[:12]}"
-    with working(f"loading {name}", show=progress):
-        hf, tokenizer = _read(path, DTYPES[dtype])
-    return LensModel(hf.to(place), tokenizer, name=name, source=source, revision=revision)
-
-
-def _read(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        with quiet_transformers():
-            loader: Any = AutoModelForCausalLM
-            hf, info = loader.from_pretrained(
-                path, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except Exception as error:  # transformers raises a dozen kinds here; all mean that the folder does not load
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _check_bos(model: LensModel) -> None:
+    """Refuse a tokenizer that leaves out the BOS that it says it adds, or that every Gemma was trained with."""
+    tokenizer = model.tokenizer
+    wanted = getattr(tokenizer, "add_bos_token", False) or str(model.hf.config.model_type).startswith("gemma")
+    bos = tokenizer.bos_token_id
+    if wanted and (bos is None or tokenizer("a").input_ids[:1] != [bos]):
         raise ModelError(
-            f"{path} does not load as a causal language model with a tokenizer: {first} "
-            "A folder needs config.json, *.safetensors and the tokenizer's files."
-        ) from error
-    absent = sorted({*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])})
-    if absent:
-        raise ModelError(
-            f"The weights in {path} are not complete: {len(absent)} tensors are missing or of another shape, "
-            f"{absent[0]} among them. transformers would fill them with random numbers; fetch the model again."
+            f"{model.name} needs a BOS token before each text, and its tokenizer does not add one: without it the "
+            "activations are not those that the model was trained with. Set tokenizer.add_bos_token = True and give "
+            "load_model the model and the tokenizer, or save the tokenizer so."
         )
-    return hf, tokenizer
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(name)
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"Device {name!r} is not available here ({reason}). Try cpu.") from None
-    return place
 
 
 def _find_blocks(hf: Any, n_layers: int, name: str) -> nn.ModuleList:

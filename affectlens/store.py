@@ -1,154 +1,194 @@
-"""Activations and their store: safetensors and a manifest in a folder named by its content's address.
-
-The key covers the model's fingerprint, the battery's hash, the site, the positions and the format. Batches are kept as
-they are computed, so that an interrupted capture goes on where it stopped; the finished folder appears by a rename.
-"""
+"""Activations: what a capture gives, in memory or memory-mapped from the store, and how it is saved and found."""
 
 import hashlib
 import json
-import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+import torch
+from jaxtyping import Float32, Int
 
 from affectlens.errors import CaptureError, StoreError
-from affectlens.paths import cache_dir, file_sha256, replacing, written_whole
-from affectlens.types import Json
+from affectlens.manifests import FORMAT, Plan, is_ragged, shard_name
+from affectlens.paths import cache_dir, written_whole
+from affectlens.shards import Shards
+from affectlens.sites import Site
 
-FORMAT = 1
+Values = dict[str, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Activations:
-    """Pooled activations of a battery's items at every layer.
+    """Activations of a battery's items.
 
-    ``acts.at("mean")`` is an array ``[item, layer, d_model]`` in float32; ``acts.items`` the battery's table in the
-    same order.
+    ``acts.at("mean")`` is an array ``[item, layer, d_model]`` in float32, ``acts["L12.resid_post"]`` one site's
+    ``[item, d_model]``; transformer-lens's names work too. Where tokens are not pooled (position ``all``, and attention
+    patterns, which lie over keys) the first axis is tokens, item after item: ``acts.item(3)`` cuts one out.
     """
 
-    values: dict[str, np.ndarray]  # position -> [item, layer, d_model]
-    items: pd.DataFrame  # one row an item: id, text and whatever the battery knows
-    site: str  # "resid_post"
+    values: Values = field(repr=False)  # site name without its layer -> position -> [item or token, layer, ...]
+    layers: dict[str, tuple[int, ...]]  # site name without its layer -> the layers captured
+    items: pd.DataFrame = field(repr=False)  # one row an item: id, text and whatever the battery knows
     model: str  # the name that was loaded
     fingerprint: str  # of the model: weights, config, tokenizer, template, dtype
     battery: str  # its name
     battery_sha256: str
+    ids: Int[np.ndarray, "token"] = field(repr=False)  # token ids, item after item; empty if they are not known
+    offsets: Int[np.ndarray, "item_plus_one"] = field(repr=False)  # where each item's tokens begin
+
+    @classmethod
+    def from_arrays(
+        cls,
+        values: Mapping[str, np.ndarray],
+        items: pd.DataFrame,
+        *,
+        site: str = "resid_post",
+        layers: tuple[int, ...] | None = None,
+        model: str = "arrays",
+        fingerprint: str = "",
+        battery: str = "arrays",
+        battery_sha256: str = "",
+    ) -> "Activations":
+        """Pooled activations from anywhere: position -> ``[item, layer, ...]``, one site at some layers."""
+        kept = {position: np.asarray(value, dtype=np.float32) for position, value in values.items()}
+        n_layers = int(next(iter(kept.values())).shape[1])
+        none = np.zeros(0, dtype=np.int32), np.zeros(len(items) + 1, dtype=np.int64)
+        return cls({site: kept}, {site: layers or tuple(range(n_layers))}, items, model, fingerprint, battery,
+                   battery_sha256, *none)  # fmt: skip
 
     @property
-    def positions(self) -> tuple[str, ...]:
-        """The pooling rules that were captured, the first one being the default."""
+    def sites(self) -> tuple[str, ...]:
+        """The names of what was captured, without layers; the first is the default."""
         return tuple(self.values)
 
     @property
+    def site(self) -> str:
+        return self.sites[0]
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """The pooling rules that were captured; the first is the default."""
+        return tuple(self.values[self.site])
+
+    @property
     def n_layers(self) -> int:
-        return int(next(iter(self.values.values())).shape[1])
+        return len(self.layers[self.site])
 
     @property
     def d_model(self) -> int:
-        return int(next(iter(self.values.values())).shape[2])
+        return int(self.at().shape[-1])
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def at(self, position: str | None = None) -> Float32[np.ndarray, "item layer d_model"]:
-        """The activations pooled by ``position`` (the first captured, if none is named).
+    def at(self, position: str | None = None, site: str | None = None) -> Float32[np.ndarray, "item layer *part"]:
+        """One site's activations at every captured layer, pooled by ``position``; the first captured by default.
 
         Raises:
-            CaptureError: if that position was not captured.
+            CaptureError: if that site or position was not captured.
         """
+        what = site or self.site
+        if what not in self.values:
+            raise CaptureError(
+                f"{what} was not captured, only {', '.join(self.sites)}: capture again with it in sites=."
+            )
         name = position or self.positions[0]
-        if name not in self.values:
+        if name not in self.values[what]:
             raise CaptureError(
                 f"Position {name!r} was not captured, only {', '.join(self.positions)}: "
                 f"capture again with positions={[*self.positions, name]}."
             )
-        return self.values[name]
+        return self.values[what][name]
+
+    def __getitem__(self, site: "str | Site | tuple[str | Site, str]") -> Float32[np.ndarray, "item *part"]:
+        """One site: ``acts["L12.H3"]``, ``acts["L12.z", "last"]``, ``acts["blocks.12.hook_resid_post"]``."""
+        address, position = site if isinstance(site, tuple) else (site, None)
+        one = address if isinstance(address, Site) else Site.parse(address)
+        whole = one if one.what in self.values else Site(one.kind, one.layer, None, one.sae)
+        if one.layer not in self.layers.get(whole.what, ()):
+            there = "; ".join(f"{what} at layers {list(self.layers[what])}" for what in self.sites)
+            raise CaptureError(f"{one} was not captured. There are {there}.")
+        value: np.ndarray = self.at(position, whole.what)[:, self.layers[whole.what].index(one.layer)]
+        return value if whole == one else value[:, one.index]
+
+    def item(
+        self, item: int | str, position: str = "all", site: str | None = None
+    ) -> Float32[np.ndarray, "pos layer *part"]:
+        """One item's activations token by token, where tokens were not pooled; ``item`` is a row or an id.
+
+        Raises:
+            CaptureError: if there is no such item, or what is asked for was pooled.
+        """
+        what = site or self.site
+        if not is_ragged(what, position):
+            raise CaptureError(f"{what} was pooled by {position!r}: capture again with positions='all'.")
+        rows = np.flatnonzero(self.items["id"] == item) if isinstance(item, str) else np.array([item])
+        if len(rows) != 1 or not 0 <= rows[0] < len(self):
+            raise CaptureError(f"There is no item {item!r} here.")
+        return self.at(position, what)[self.offsets[rows[0]] : self.offsets[rows[0] + 1]]
 
     def __repr__(self) -> str:
-        return (
-            f"Activations({len(self)} items x {self.n_layers} layers x {self.d_model}, {self.site}, "
-            f"{'+'.join(self.positions)}, {self.model}, {self.battery})"
+        shown = ", ".join(
+            f"{what} {'x'.join(map(str, self.at(None, what).shape[2:])) or '1'} at {len(self.layers[what])} layers"
+            for what in self.sites
         )
+        return f"Activations({len(self)} items: {shown}; {'+'.join(self.positions)}; {self.model}, {self.battery})"
 
     def save(self, folder: str | Path) -> Path:
-        """Write the tensors, the table and the manifest to ``folder``, which must not exist yet."""
+        """Write everything to ``folder``, which must not exist yet, in the format of the store."""
         target = Path(folder)
         if target.exists():
             raise StoreError(f"{target} exists already: choose another name or remove it.")
-        self.put(target)
+        plan = self._plan()
+        with written_whole(target) as work:
+            shards = Shards.create(work / "activations", plan, self.items, self.ids, self.offsets)
+            shards.write(0, 1, self.values)
+            for path in shards.home.iterdir():
+                path.rename(work / path.name)
+            shards.home.rmdir()
         return target
 
-    def put(self, target: Path) -> None:
-        """Write as :meth:`save` does; if another process was first, theirs stays."""
-        with written_whole(target) as work:
-            save_file(self.values, work / "activations.safetensors")
-            self.items.drop(columns="meta", errors="ignore").to_parquet(work / "items.parquet", index=False)
-            files = {name: file_sha256(work / name) for name in ("activations.safetensors", "items.parquet")}
-            manifest: Json = {
-                "format": FORMAT, "site": self.site, "positions": list(self.positions), "model": self.model,
-                "fingerprint": self.fingerprint, "battery": self.battery,
-                "battery_sha256": self.battery_sha256, "files": files,
-            }  # fmt: skip
-            (work / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    def _plan(self) -> Plan:
+        shapes = {what: {p: list(v.shape) for p, v in group.items()} for what, group in self.values.items()}
+        layers = {what: list(layers) for what, layers in self.layers.items()}
+        return Plan(self.model, self.fingerprint, self.battery, self.battery_sha256, list(self.positions), layers,
+                    shapes, [list(range(len(self)))], torch.get_num_threads())  # fmt: skip
 
     @classmethod
     def load(cls, folder: str | Path) -> "Activations":
-        """Read what :meth:`save` wrote.
+        """Open what :meth:`save` or a capture wrote, memory-mapped.
 
         Raises:
-            StoreError: if the folder is not one of ours, or a file in it is missing or not as it was written.
+            StoreError: if the folder is not one of ours, is not complete, or a file in it is not as it was written.
         """
-        home = Path(folder)
-        try:
-            manifest = json.loads((home / "manifest.json").read_text(encoding="utf-8"))
-            for name, digest in manifest["files"].items():
-                if file_sha256(home / name) != digest:
-                    raise StoreError(f"{home / name} is damaged: remove {home} and capture again.")
-            tensors = load_file(home / "activations.safetensors")
-            items = pd.read_parquet(home / "items.parquet")
-            values = {name: tensors[name] for name in manifest["positions"]}
-            return cls(values, items, manifest["site"], manifest["model"], manifest["fingerprint"],
-                       manifest["battery"], manifest["battery_sha256"])  # fmt: skip
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, SafetensorError) as error:
-            raise StoreError(f"{home} holds no readable activations ({error!r}).") from None
+        shards = Shards(Path(folder))
+        if shards.damaged:
+            names = ", ".join(shard_name(what) for what in shards.plan.shapes)
+            raise StoreError(f"{folder} is damaged (in {names}): remove it and capture again.")
+        if shards.missing:
+            raise StoreError(
+                f"{folder} is not complete: {len(shards.missing)} batches are missing; capture again to go on."
+            )
+        return cls.opened(shards, shards.items())
+
+    @classmethod
+    def opened(cls, shards: Shards, items: pd.DataFrame) -> "Activations":
+        """The activations in an open, complete folder."""
+        plan = shards.plan
+        layers = {what: tuple(layers) for what, layers in plan.layers.items()}
+        return cls(shards.arrays(), layers, items, plan.model, plan.fingerprint, plan.battery, plan.battery_sha256,
+                   shards.ids, shards.offsets)  # fmt: skip
 
 
-def key(fingerprint: str, battery_sha256: str, site: str, positions: tuple[str, ...]) -> str:
-    """The address of a capture in the store."""
-    parts = json.dumps([FORMAT, fingerprint, battery_sha256, site, positions])
+def key(fingerprint: str, battery_sha256: str, sites: list[str], positions: list[str], extra: list[str]) -> str:
+    """The address of a capture in the store; ``extra`` is whatever else its values depend on."""
+    parts = json.dumps([FORMAT, fingerprint, battery_sha256, sites, positions, extra])
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
 def folder(address: str) -> Path:
     """Where the capture with this address lives, or will."""
     return cache_dir() / "activations" / address
-
-
-class Batches:
-    """The batches of one capture plan, kept on disk as they come."""
-
-    def __init__(self, address: str, plan: list[list[int]]) -> None:
-        digest = hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:12]
-        self.home = cache_dir() / "partial" / f"{address}-{digest}"
-        self.home.mkdir(parents=True, exist_ok=True)
-
-    def read(self, index: int) -> dict[str, np.ndarray] | None:
-        """Batch ``index`` if it is there and whole."""
-        try:
-            return dict(load_file(self.home / f"{index:06d}.safetensors"))
-        except (OSError, SafetensorError):
-            return None
-
-    def write(self, index: int, values: dict[str, np.ndarray]) -> None:
-        """Keep batch ``index``: a temporary name first, then a rename."""
-        with replacing(self.home / f"{index:06d}.safetensors") as work:
-            save_file(values, work)
-
-    def clear(self) -> None:
-        """Remove the batches: the finished capture has taken their place."""
-        shutil.rmtree(self.home, ignore_errors=True)

@@ -50,6 +50,14 @@ def probe(
         BatteryError: fewer than two classes, missing columns, or no rung that applies.
     """
     where = position or acts.positions[0]
+    if (
+        acts.layers[acts.site] != tuple(range(acts.n_layers))
+        or acts.at(where).ndim != 3
+        or len(acts.at(where)) != len(acts)
+    ):
+        raise BatteryError(
+            f"probe reads one vector an item at every layer from 0 on, not {acts!r}: capture sites='resid_post'."
+        )
     asked = targets.select(acts.items, target)
     control = _control(acts, asked)
     wanted = (rungs,) if isinstance(rungs, str) else tuple(rungs)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 from affectlens.errors import BatteryError
-from affectlens.positions import ending_start
+from affectlens.layouts import ending_start
 from affectlens.stimuli.taxonomy import canonical
 from affectlens.types import Json
 

@@ -58,4 +58,6 @@ def battery_frame(n_scenes: int = 40, n_domains: int = 8, n_quads: int = 0) -> p
 def activations(items: pd.DataFrame, values: np.ndarray, **positions: np.ndarray) -> Activations:
     """Activations of nobody's model."""
     every = {"mean": values.astype(np.float32)} | {k: v.astype(np.float32) for k, v in positions.items()}
-    return Activations(every, items, "resid_post", "planted", "f" * 32, "planted", "b" * 64)
+    return Activations.from_arrays(
+        every, items, model="planted", fingerprint="f" * 32, battery="planted", battery_sha256="b" * 64
+    )

@@ -1,22 +1,23 @@
-"""Capture against a hand-written hook, one text at a time; batching, resuming and the store never change a value."""
+"""Capture against a hand-written hook, one text at a time; batching, padding and early stop never change a value."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from affectlens import capturing
-from affectlens.capturing import capture, encode, plan_batches
-from affectlens.errors import CaptureError, StoreError
-from affectlens.hooks import watch
+from affectlens import passes
+from affectlens.capturing import capture, plan_batches
+from affectlens.errors import CaptureError, SiteError
+from affectlens.foreign import from_cache
+from affectlens.hooks import edit, record
+from affectlens.layouts import ending_start
 from affectlens.model import LensModel
 from affectlens.paths import cache_dir
-from affectlens.positions import ending_start
+from affectlens.positions import Position
+from affectlens.sites import Site
 from affectlens.store import Activations
 from affectlens.testing import FAMILIES, tiny_model
-from affectlens.texts import TextList
 
 TEXTS = [
     "The post came late. Nobody minded.",
@@ -60,42 +61,76 @@ def test_equals_a_hand_written_hook_whatever_the_batches(family: str, budget: in
             np.testing.assert_allclose(acts.at(position)[row], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_mean_leaves_out_the_first_token_with_and_without_bos() -> None:
-    for bos in (False, True):
-        model = tiny_model("llama", bos=bos, check=False)
-        (item,) = encode(model, TextList(["abc"]).frame(), ("mean",))
-        assert item.weights[0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3] if bos else [0, 0.5, 0.5])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("budget", [1, 150, 10_000])
+def test_every_site_pooled_equals_pooling_after_the_fact(family: str, budget: int) -> None:
+    """Against one text at a time through :func:`record`, which other tests hold against hooks written by hand."""
+    model = tiny_model(family, check=False)
+    kinds, rules = model.sites.kinds, ("mean", "mean_from(2)", "last", "ending")
+    texts = [text for text in TEXTS if len(text) > 3]
+    acts = capture(model, texts, sites=kinds, positions=rules, token_budget=budget, cache=False)
+    every = capture(
+        model, texts, sites=[k for k in kinds if k != "pattern"], positions="all", token_budget=budget, cache=False
+    )
+    layouts = passes_layouts(model, texts)
+    for row, layout in enumerate(layouts):
+        with torch.no_grad(), record(model, kinds) as seen:
+            model.body(input_ids=torch.tensor([layout.ids]), use_cache=False)
+        for site, value in seen.items():
+            for rule in rules:
+                weights = torch.from_numpy(Position.parse(rule).weights(layout))
+                if site.kind == "pattern":
+                    pooled = torch.einsum("q,hqk->kh", weights, value[0])
+                    ours = acts.item(row, rule, "pattern")[:, site.layer]
+                else:
+                    pooled = torch.tensordot(weights, value[0], dims=1)
+                    ours = acts.at(rule, site.kind)[row, site.layer]
+                np.testing.assert_allclose(ours, pooled, atol=1e-4, rtol=1e-4)
+            if site.kind != "pattern":
+                np.testing.assert_allclose(
+                    every.item(row, site=site.kind)[:, site.layer], value[0], atol=1e-4, rtol=1e-4
+                )
 
 
-def test_an_items_own_ending_is_used(llama: LensModel) -> None:
-    frame = TextList(["One. Two and three."]).frame()
-    given = frame.assign(ending=[9])
-    default, own = (encode(llama, f, ("ending",))[0].weights[0] for f in (frame, given))
-    assert np.flatnonzero(default).tolist() == list(range(5, 19))
-    assert np.flatnonzero(own).tolist() == list(range(9, 19))
+def passes_layouts(model: LensModel, texts: list[str]) -> list[Any]:
+    from affectlens.layouts import lay_out
+    from affectlens.texts import TextList
+
+    return lay_out(model, TextList(texts).frame())
 
 
-def test_no_head_and_no_hook_left(llama: LensModel) -> None:
-    def refuse(*_: Any) -> None:
-        raise AssertionError("the language-model head ran")
+def test_sites_may_be_mixed_and_keep_their_order(llama: LensModel) -> None:
+    acts = capture(llama, TEXTS, sites=["H3", "L1.N17", "blocks.0.attn.hook_z", "resid_post"], cache=False)
+    assert acts.sites == ("H3", "N17", "z", "resid_post")
+    assert acts.layers == {"H3": (0, 1), "N17": (1,), "z": (0,), "resid_post": (0, 1)}
+    assert acts["L0.H3"].shape == (5, 8)
+    assert acts["L1.N17"].shape == (5,)
+    np.testing.assert_array_equal(acts["L0.z"][:, 3], acts["L0.H3"])
+    np.testing.assert_array_equal(acts["L0.H2", "ending"], acts["L0.z", "ending"][:, 2])
+    np.testing.assert_array_equal(acts["blocks.1.hook_resid_post"], acts.at("mean", "resid_post")[:, 1])
+    with pytest.raises(
+        CaptureError, match=r"L1.z was not captured. There are H3 at layers \[0, 1\]; N17 at layers \[1\]"
+    ):
+        acts["L1.z"]
+    with pytest.raises(CaptureError, match="mlp_out was not captured, only H3, N17, z, resid_post"):
+        acts.at("mean", "mlp_out")
 
-    handle = llama.hf.lm_head.register_forward_hook(refuse)
-    before = [list(block._forward_hooks) for block in llama.blocks]
+
+def test_the_pass_stops_after_the_last_site_that_is_needed(llama: LensModel) -> None:
+    ran: list[int] = []
+    handles = [
+        block.get_submodule("mlp").register_forward_hook(lambda *_, layer=layer: ran.append(layer))
+        for layer, block in enumerate(llama.blocks)
+    ]
+    handles.append(llama.hf.lm_head.register_forward_hook(lambda *_: pytest.fail("the language-model head ran")))
     try:
-        capture(llama, TEXTS, cache=False)
+        early = capture(llama, TEXTS, sites="L0.resid_post", cache=False, token_budget=10_000)
+        assert ran == [0]
+        whole = capture(llama, TEXTS, sites="resid_post", cache=False, token_budget=10_000)
     finally:
-        handle.remove()
-    assert [list(block._forward_hooks) for block in llama.blocks] == before
-
-
-def test_hooks_are_gone_after_an_error_and_the_users_stay(llama: LensModel) -> None:
-    theirs = llama.blocks[0].register_forward_hook(lambda *_: None)
-    before = list(llama.blocks[0]._forward_hooks)
-    with pytest.raises(RuntimeError), watch(llama.blocks, lambda *_: None):
-        raise RuntimeError
-    assert theirs.id in before
-    assert list(llama.blocks[0]._forward_hooks) == before
-    theirs.remove()
+        for handle in handles:
+            handle.remove()
+    np.testing.assert_array_equal(early["L0.resid_post"], whole["L0.resid_post"])
 
 
 def test_plan_holds_every_row_once_within_the_budget() -> None:
@@ -105,114 +140,99 @@ def test_plan_holds_every_row_once_within_the_budget() -> None:
     assert all(len(batch) == 1 or len(batch) * max(lengths[r] for r in batch) <= 500 for batch in plan)
 
 
-def test_a_stopped_capture_goes_on_where_it_was(llama: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = capture(llama, TEXTS, token_budget=60, cache=False)
-    real = capturing.run_batch
-    ran: list[int] = []
+def test_batches_shrink_when_memory_runs_out(llama: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = capture(llama, TEXTS, positions=("mean", "all"), token_budget=10_000, cache=False)
+    sizes: list[int] = []
+    real = passes.run_batch
 
-    def counted(model: LensModel, batch: Any) -> Any:
-        if len(ran) == 2:
-            raise KeyboardInterrupt
-        ran.append(len(batch))
-        return real(model, batch)
+    def limited(model: LensModel, batch: list[Any], *rest: Any) -> Any:
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(model, batch, *rest)
 
-    monkeypatch.setattr(capturing, "run_batch", counted)
-    with pytest.raises(KeyboardInterrupt):
-        capture(llama, TEXTS, token_budget=60)
-    total = len(plan_batches([len(e.ids) for e in encode(llama, TextList(TEXTS).frame(), ("mean",))], 60))
-
-    def rest(model: LensModel, batch: Any) -> Any:
-        ran.append(len(batch))
-        return real(model, batch)
-
-    monkeypatch.setattr(capturing, "run_batch", rest)
-    resumed = capture(llama, TEXTS, token_budget=60)
-    assert len(ran) == total > 2
-    for position in whole.positions:
-        assert resumed.at(position).tobytes() == whole.at(position).tobytes()
-    assert not list((cache_dir() / "partial").iterdir())
+    monkeypatch.setattr(passes, "run_batch", limited)
+    shrunk = capture(llama, TEXTS, positions=("mean", "all"), token_budget=10_000)
+    assert sizes == [5, 3, 2, 1, 1, 1]
+    for position in ("mean", "all"):
+        np.testing.assert_allclose(shrunk.at(position), whole.at(position), atol=1e-4, rtol=1e-4)
+    monkeypatch.setattr(passes, "run_batch", lambda *_: (_ for _ in ()).throw(RuntimeError("can't allocate memory")))
+    with pytest.raises(CaptureError, match="Item 't2' with 104 tokens does not fit into memory, even alone"):
+        capture(llama, TEXTS, cache=False)
+    monkeypatch.setattr(passes, "run_batch", lambda *_: (_ for _ in ()).throw(RuntimeError("something else")))
+    with pytest.raises(RuntimeError, match="something else"):
+        capture(llama, TEXTS, cache=False)
 
 
-def kept_folder() -> Path:
-    (folder,) = (cache_dir() / "activations").iterdir()
-    return folder
+def test_values_that_are_not_finite_are_refused() -> None:
+    model = tiny_model("llama", check=False)
+    with (
+        edit(model, {"L0.resid_post": lambda v, _: v * float("inf")}),
+        pytest.raises(CaptureError, match="is not finite"),
+    ):
+        capture(model, TEXTS)
 
 
-def test_the_second_time_comes_from_the_store(llama: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = capture(llama, TEXTS)
-    monkeypatch.setattr(capturing, "run_batch", None)
-    again = capture(llama, TEXTS)
-    assert again.at("mean").tobytes() == first.at("mean").tobytes()
-    assert again.items["text"].tolist() == TEXTS
+def test_inside_an_edit_the_store_is_neither_read_nor_written(llama: LensModel) -> None:
+    plain = capture(llama, TEXTS)
+    with edit(llama, {"L0.resid_post": lambda v, _: v * 2}):
+        edited = capture(llama, TEXTS)
+    assert not np.allclose(edited.at(), plain.at())
+    assert len(list((cache_dir() / "activations").iterdir())) == 1
+    np.testing.assert_array_equal(capture(llama, TEXTS).at(), plain.at())
 
 
-def test_another_model_text_or_position_is_another_address(llama: LensModel) -> None:
-    capture(llama, TEXTS)
-    capture(llama, TEXTS[:4])
-    capture(llama, TEXTS, positions="last")
-    capture(tiny_model("llama", seed=1, check=False), TEXTS)
-    assert len(list((cache_dir() / "activations").iterdir())) == 4
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_from_a_transformer_lens_cache(family: str, side: str) -> None:
+    """The same texts, padded on either side by hand and run by transformer-lens's own cache, or by ours."""
+    model = tiny_model(family, check=False)
+    acts = capture(
+        model, TEXTS[3:], sites=("resid_post", "z", "mlp_out"), positions=("mean", "last", "all"), cache=False
+    )
+    if side == "left":
+        with torch.no_grad(), record(model, acts.sites) as seen:
+            ids, mask = padded(model, TEXTS[3:], side)
+            model.body(
+                input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=False
+            )
+        names = {"resid_post": "hook_resid_post", "z": "attn.hook_z", "mlp_out": "hook_mlp_out"}
+        cache: Any = {f"blocks.{site.layer}.{names[site.kind]}": value for site, value in seen.items()}
+    else:
+        ids, mask = padded(model, TEXTS[3:], side)
+        with torch.no_grad():
+            _, cache = model.bridge.run_with_cache(ids)
+    theirs = from_cache(cache, items=TEXTS[3:], attention_mask=mask, model=model.name)
+    assert theirs.site == "resid_post"
+    bos = family == "gemma3"  # our mean leaves out the first token, which is the BOS in this family
+    assert bos == bool(model.tokenizer("a").input_ids[0] == 0)
+    for position in ("mean", "last", "all"):
+        for what in acts.sites:
+            np.testing.assert_allclose(theirs.at(position, what), acts.at(position, what), atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(theirs["blocks.1.hook_resid_post", "last"], acts["L1.resid_post", "last"], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["activations.safetensors", "items.parquet", "manifest.json"])
-def test_a_damaged_file_is_noticed_and_computed_again(
-    llama: LensModel, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = capture(llama, TEXTS)
-    path = kept_folder() / name
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
-    if name != "manifest.json":
-        with pytest.raises(StoreError, match="is damaged: remove .* and capture again"):
-            Activations.load(path.parent)
-    ran: list[int] = []
-    real = capturing.run_batch
-
-    def counted(model: LensModel, batch: Any) -> Any:
-        ran.append(len(batch))
-        return real(model, batch)
-
-    monkeypatch.setattr(capturing, "run_batch", counted)
-    again = capture(llama, TEXTS)
-    assert ran or name == "manifest.json"  # one flipped bit of the manifest may leave it readable and true
-    assert again.at("mean").tobytes() == first.at("mean").tobytes()
-    assert again.items["text"].tolist() == TEXTS
+def padded(model: LensModel, texts: list[str], side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = [model.tokenizer(text).input_ids for text in texts]
+    width = max(map(len, rows))
+    full = [([2] * (width - len(r)) + r) if side == "left" else r + [2] * (width - len(r)) for r in rows]
+    mask = [
+        [0] * (width - len(r)) + [1] * len(r) if side == "left" else [1] * len(r) + [0] * (width - len(r)) for r in rows
+    ]
+    return torch.tensor(full), torch.tensor(mask)
 
 
-def test_two_processes_at_once_do_not_disturb_each_other(llama: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other one finishes, and clears up, while ours is in the middle."""
-    real, state = capturing.run_batch, {"nested": False}
-
-    def interrupted(model: LensModel, batch: Any) -> Any:
-        if not state["nested"]:
-            state["nested"] = True
-            capture(model, TEXTS, token_budget=60)
-        return real(model, batch)
-
-    monkeypatch.setattr(capturing, "run_batch", interrupted)
-    ours = capture(llama, TEXTS, token_budget=60)
-    monkeypatch.setattr(capturing, "run_batch", real)
-    assert ours.at().tobytes() == capture(llama, TEXTS, cache=False, token_budget=60).at().tobytes()
-
-
-def test_the_store_gives_back_todays_names(llama: LensModel) -> None:
-    from affectlens.texts import TextList
-
-    capture(llama, TextList(TEXTS, name="old"))
-    assert capture(llama, TextList(TEXTS, name="new")).battery == "new"
-
-
-def test_save_and_load(llama: LensModel, tmp_path: Path) -> None:
-    acts = capture(llama, TEXTS, cache=False)
-    acts.save(tmp_path / "acts")
-    loaded = Activations.load(tmp_path / "acts")
-    assert repr(loaded) == repr(acts)
-    assert loaded.at("ending").tobytes() == acts.at("ending").tobytes()
-    with pytest.raises(StoreError, match="exists already"):
-        acts.save(tmp_path / "acts")
-    with pytest.raises(StoreError, match="holds no readable activations"):
-        Activations.load(tmp_path)
+@pytest.mark.parametrize(
+    ("cache", "options", "sentence"),
+    [
+        ({"ln_final.hook_scale": torch.zeros(1, 2, 1)}, {}, "holds no site that AffectLens knows"),
+        ({"blocks.0.hook_resid_post": torch.zeros(1, 2, 4)}, {"items": ["a", "b"]}, "has 1 texts of 2 tokens"),
+        ({"blocks.0.hook_resid_post": torch.zeros(1, 2, 4)}, {"positions": "ending"}, "positions mean, last, all"),
+    ],
+)
+def test_a_cache_that_does_not_fit_says_why(cache: Any, options: Any, sentence: str) -> None:
+    with pytest.raises(CaptureError, match=sentence):
+        from_cache(cache, **options)
 
 
 @pytest.mark.parametrize(
@@ -221,16 +241,32 @@ def test_save_and_load(llama: LensModel, tmp_path: Path) -> None:
         ([], {}, "has no items: there is nothing to capture"),
         (["ok", ""], {}, "Item 't1' has no tokens"),
         (["x" * 2000], {}, "Item 't0' has 2000 tokens and the context .* holds 1024"),
-        (["ok"], {"positions": "middle"}, r"Positions \['middle'\] are not known; choose from mean, last, ending"),
-        (["ok"], {"positions": ()}, "are not known"),
+        (["ok"], {"positions": "middle"}, "Position 'middle' is not known; choose from mean, last, ending"),
+        (["ok"], {"positions": ()}, "No position is named"),
+        (["ok"], {"sites": "pattern", "positions": "all"}, "pooled over queries: name a position other than all"),
         ("one text", {}, "put a single text into a list"),
+        ([[]], {}, "Text 0 is list: give strings, or lists of messages"),
     ],
 )
-def test_what_cannot_be_captured(llama: LensModel, texts: list[str], options: dict[str, Any], sentence: str) -> None:
+def test_what_cannot_be_captured(llama: LensModel, texts: Any, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(CaptureError, match=sentence):
         capture(llama, texts, **options)
 
 
 def test_a_position_that_was_not_captured_says_how(llama: LensModel) -> None:
+    acts = capture(llama, ["ok"], positions="mean", cache=False)
     with pytest.raises(CaptureError, match=r"only mean: capture again with positions=\['mean', 'last'\]"):
-        capture(llama, ["ok"], positions="mean", cache=False).at("last")
+        acts.at("last")
+    with pytest.raises(CaptureError, match="was pooled by 'all'|was not captured"):
+        acts.item(0)
+    with pytest.raises(SiteError, match="is not a site"):
+        acts["resid"]
+
+
+def test_planted_arrays_become_activations() -> None:
+    import pandas as pd
+
+    values = np.arange(24, dtype=np.float64).reshape(2, 3, 4)
+    acts = Activations.from_arrays({"mean": values}, pd.DataFrame({"id": ["a", "b"]}), layers=(4, 5, 6))
+    np.testing.assert_array_equal(acts[Site("resid_post", 5)], values[:, 1])
+    assert (acts.n_layers, acts.d_model, len(acts)) == (3, 4, 2)

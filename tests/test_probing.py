@@ -373,7 +373,7 @@ def test_probes_refuse_another_model_site_layer_and_a_damaged_file(report: Probe
     with pytest.raises(StoreError, match="fitted on planted"):
         report.probes.score(dataclasses.replace(acts, fingerprint="0" * 32))
     with pytest.raises(StoreError, match="These probes read resid_post"):
-        report.probes.score(dataclasses.replace(acts, site="mlp_out"))
+        report.probes.score(dataclasses.replace(acts, values={"mlp_out": acts.values["resid_post"]}))
     with pytest.raises(StoreError, match="no logistic probe of layer 9: .* layers 0 to 1"):
         report.probes.at(9)
     for content in (path.read_bytes()[:50], b"", b"x" * 500):

@@ -1,0 +1,91 @@
+"""What the store holds, and clearing it: ``affectlens cache list`` and ``affectlens cache prune``."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from affectlens.errors import StoreError
+from affectlens.manifests import LOG, MANIFEST, read_manifest
+from affectlens.paths import cache_dir
+
+DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One folder of the cache."""
+
+    path: Path
+    megabytes: float
+    idle_days: float  # since it was last used
+    model: str = ""
+    battery: str = ""
+    sites: str = ""
+    positions: str = ""
+    items: int = 0
+    state: str = ""  # complete, "3 of 9 batches", or why it can't be used
+
+    @property
+    def usable(self) -> bool:
+        """Whether a capture would use or continue it."""
+        return self.state != "unusable"
+
+
+def kept() -> list[Kept]:
+    """Every capture in the store, whatever its state, and what was left behind by others; the largest first."""
+    root = cache_dir()
+    folders = [p for p in (root / "activations").glob("*") if p.is_dir()] + list((root / "partial").glob("*"))
+    return sorted((_look(path) for path in folders), key=lambda one: -one.megabytes)
+
+
+def _look(path: Path) -> Kept:
+    size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) / 2**20
+    times = [path, path / MANIFEST, path / LOG]
+    idle = (time.time() - max(p.stat().st_mtime for p in times if p.exists())) / DAY
+    try:
+        plan = read_manifest(path)["plan"]
+        done = len({line.split(b",")[0] for line in (path / LOG).read_bytes().splitlines()})
+        total = len(plan["batches"])
+        state = "complete" if done == total else f"{done} of {total} batches"
+        items = sum(len(batch) for batch in plan["batches"])
+        what, positions = " ".join(plan["shapes"]), " ".join(plan["positions"])
+        return Kept(path, size, idle, plan["model"], plan["battery"], what, positions, items, state)
+    except (StoreError, OSError, KeyError, TypeError):
+        return Kept(path, size, idle, state="unusable")
+
+
+def prune(
+    *, older_than: float | None = None, everything: bool = False, dry_run: bool = False
+) -> tuple[list[Kept], list[Kept]]:
+    """Remove what can't be used (another version's, damaged, left behind), and what is asked for.
+
+    Args:
+        older_than: also captures that were not used for so many days.
+        everything: all captures. Models are never removed.
+        dry_run: remove nothing, only say what would go.
+
+    Returns:
+        What was removed, and what was to go but is being written by a running process.
+    """
+    gone, busy = [], []
+    for one in kept():
+        stale = one.idle_days > 1 if one.path.name.startswith(".") else not one.usable
+        if not (everything or stale or (older_than is not None and one.idle_days > older_than)):
+            continue
+        lock = FileLock(cache_dir() / "locks" / f"{one.path.name}.lock")
+        lock_there = Path(lock.lock_file).exists()
+        try:
+            if lock_there:
+                lock.acquire(timeout=0)
+        except Timeout:
+            busy.append(one)
+            continue
+        if not dry_run:
+            shutil.rmtree(one.path)
+        gone.append(one)
+        if lock_there:
+            lock.release()
+    return gone, busy

@@ -1,0 +1,168 @@
+"""Capture while the model writes: the state from which each token of a reply was chosen.
+
+Row ``k`` of an item is the site at the position that predicted the reply's token ``k``: the prompt's last token for the
+first, then each token of the reply as it goes in again. It is read at each step of a cached generation, so what edits
+the model during it (steering, patching) is in what is read.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from affectlens.capturing import flat, plan_batches
+from affectlens.errors import CaptureError
+from affectlens.hooks import watch
+from affectlens.layouts import Layout, Message, lay_out
+from affectlens.model import LensModel
+from affectlens.passes import shapes
+from affectlens.positions import Position, parse_positions
+from affectlens.progress import tracked
+from affectlens.quiet import quiet_transformers
+from affectlens.sites import Site
+from affectlens.store import Activations
+from affectlens.texts import TextList
+from affectlens.types import TextTable
+
+_POSITIONS = ("mean", "mean_from", "last", "all")
+
+
+def capture_replies(
+    model: LensModel,
+    prompts: TextTable | Iterable[str | Sequence[Message]],
+    *,
+    max_new_tokens: int = 32,
+    sites: str | Site | Iterable[str | Site] = "resid_post",
+    positions: str | Position | Iterable[str | Position] = ("mean", "last"),
+    chat: bool = False,
+    temperature: float = 0.0,
+    seed: int = 0,
+    token_budget: int = 2048,
+    progress: bool | None = None,
+) -> Activations:
+    """Let the model write a reply to each prompt, and capture the reply's activations as it is written.
+
+    Args:
+        model: from :func:`affectlens.load_model`.
+        prompts: a battery, plain texts to go on with, or conversations.
+        max_new_tokens: the longest reply; it ends earlier with the model's end token, which is its last row.
+        sites: as for :func:`affectlens.capture`, but for patterns.
+        positions: ``mean``, ``mean_from(k)`` and ``last`` of the reply's tokens, or ``all``.
+        chat: make each text the user's message, in the model's own template.
+        temperature: 0 takes the likeliest token; above, tokens are sampled.
+        seed: of the sampling.
+        token_budget: padded tokens a batch, the reply's included.
+        progress: show a bar; by default where a person is looking.
+
+    Returns:
+        :class:`Activations` whose ``items`` have the columns ``reply`` and ``n_new``; ``ids`` are the replies'.
+        Nothing is kept in the store.
+
+    Raises:
+        CaptureError: as for :func:`affectlens.capture`; a reply that does not fit into the context.
+    """
+    table = prompts if isinstance(prompts, TextTable) else TextList(list(prompts))
+    wanted, rules = model.sites.expand(sites), parse_positions(positions)
+    frame = table.frame()
+    if frame.empty or max_new_tokens < 1 or temperature < 0:
+        raise CaptureError("capture_replies needs a prompt, max_new_tokens of 1 or more, and temperature of 0 or more.")
+    if unfit := [str(rule) for rule in rules if rule.kind not in _POSITIONS]:
+        raise CaptureError(f"Of a reply there are {', '.join(_POSITIONS)}, not {', '.join(unfit)}.")
+    if any(site.kind == "pattern" for site in wanted):
+        raise CaptureError("A pattern grows with each step: capture the whole text afterwards instead.")
+    layouts = lay_out(model, frame, chat=chat)
+    longest = max(layouts, key=len)
+    if len(longest) + max_new_tokens > model.n_ctx:
+        raise CaptureError(
+            f"Item {longest.name!r} has {len(longest)} tokens, and {max_new_tokens} more do not fit into the context "
+            f"of {model.name}, {model.n_ctx}: ask for fewer, or shorten it."
+        )
+    replies: list[list[int]] = [[] for _ in layouts]
+    states: list[dict[Site, np.ndarray]] = [{} for _ in layouts]
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(seed)
+        for rows in tracked(
+            plan_batches([len(x) + max_new_tokens for x in layouts], token_budget), "replies", show=progress
+        ):
+            written, seen = _write(model, [layouts[row] for row in rows], wanted, max_new_tokens, temperature)
+            for at, row in enumerate(rows):
+                replies[row] = written[at]
+                states[row] = {
+                    site: np.stack([step[at] for step in steps[: len(written[at])]]) for site, steps in seen.items()
+                }
+    said = [model.tokenizer.decode(reply, skip_special_tokens=True) for reply in replies]
+    frame = frame.assign(reply=said, n_new=[len(reply) for reply in replies])
+    return _pooled(model, table, frame, wanted, rules, replies, states)
+
+
+def _write(
+    model: LensModel, batch: list[Layout], sites: tuple[Site, ...], most: int, temperature: float
+) -> tuple[list[list[int]], dict[Site, list[np.ndarray]]]:
+    """The replies' ids, and of each site ``[step][item, ...]``."""
+    from transformers import GenerationConfig
+
+    width = max(len(item) for item in batch)
+    ends = _end_tokens(model)
+    pad = model.tokenizer.pad_token_id if model.tokenizer.pad_token_id is not None else (ends or [0])[0]
+    ids = torch.full((len(batch), width), int(pad))
+    mask = torch.zeros_like(ids)
+    for row, item in enumerate(batch):
+        ids[row, width - len(item) :] = torch.tensor(item.ids)
+        mask[row, width - len(item) :] = 1
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    config = GenerationConfig(max_new_tokens=most, eos_token_id=ends or None, pad_token_id=int(pad), **sampling)
+    seen: dict[Site, list[np.ndarray]] = {site: [] for site in sites}
+
+    def see(site: Site, value: Tensor) -> None:
+        seen[site].append(value[:, -1].float().cpu().numpy())
+
+    with quiet_transformers(), watch(model, sites, see):
+        out = model.hf.generate(ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config)
+    return [_until_end(row, ends) for row in out[:, width:].tolist()], seen
+
+
+def _end_tokens(model: LensModel) -> list[int]:
+    own = getattr(model.hf.generation_config, "eos_token_id", None)
+    listed = [] if own is None else own if isinstance(own, list) else [own]
+    also = model.tokenizer.eos_token_id
+    return list(dict.fromkeys([*listed, *([also] if also is not None else [])]))
+
+
+def _until_end(reply: list[int], ends: list[int]) -> list[int]:
+    at = next((i for i, token in enumerate(reply) if token in ends), len(reply) - 1)
+    return reply[: at + 1]
+
+
+def _pooled(
+    model: LensModel,
+    table: TextTable,
+    frame: pd.DataFrame,
+    sites: tuple[Site, ...],
+    rules: tuple[Position, ...],
+    replies: list[list[int]],
+    states: list[dict[Site, np.ndarray]],
+) -> Activations:
+    texts = [
+        Layout(str(name), "", reply, [(0, 0)] * len(reply), np.ones(len(reply), dtype=bool), 0)
+        for name, reply in zip(frame["id"], replies, strict=True)
+    ]
+    ids, offsets = flat(texts)
+    layers, sizes = shapes(model, sites, rules, len(texts), len(ids))
+    values = {what: {p: np.empty(s, np.float32) for p, s in group.items()} for what, group in sizes.items()}
+    for site in sites:
+        at = layers[site.what].index(site.layer)
+        for row, text in enumerate(texts):
+            steps = states[row][site]
+            for rule in rules:
+                into = values[site.what][str(rule)]
+                if rule.ragged:
+                    into[offsets[row] : offsets[row + 1], at] = steps
+                else:
+                    chosen = slice(-1, None) if rule.kind == "last" else slice(int(rule.argument or 0), None)
+                    if not len(steps[chosen]):
+                        raise CaptureError(f"Position {rule} picks no token of the reply to {text.name!r}.")
+                    into[row, at] = steps[chosen].mean(0)
+    kept = {what: tuple(group) for what, group in layers.items()}
+    return Activations(values, kept, frame, model.name, model.fingerprint, table.name, table.sha256, ids, offsets)

@@ -1,0 +1,311 @@
+"""The store: killed, damaged, full, shared and cleared, it gives the same bytes or says why not."""
+
+import json
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from typer.testing import CliRunner
+
+from affectlens import capturing, passes
+from affectlens.capturing import capture
+from affectlens.cli import app
+from affectlens.errors import StoreError
+from affectlens.keeping import kept, prune
+from affectlens.manifests import LOG
+from affectlens.model import LensModel
+from affectlens.paths import cache_dir
+from affectlens.store import Activations
+from affectlens.stored import DamagedStore
+from affectlens.testing import tiny_model
+from affectlens.texts import TextList
+from tests.test_capture import TEXTS
+
+
+def kept_folder() -> Path:
+    (folder,) = (cache_dir() / "activations").iterdir()
+    return folder
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that were computed."""
+    sizes: list[int] = []
+    real = passes.run_batch
+
+    def counted(model: LensModel, batch: list[Any], *rest: Any) -> Any:
+        sizes.append(len(batch))
+        return real(model, batch, *rest)
+
+    monkeypatch.setattr(passes, "run_batch", counted)
+    return sizes
+
+
+def test_killed_at_fifty_random_moments_it_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    script = Path(__file__).parent / "kill_and_resume.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), "50"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["wrong"] == []
+    states = {state for states in told["stopped"] for state in states}
+    assert len(states) >= 10, states  # the kills came at many stages, or the test would say nothing
+
+
+def test_a_stopped_capture_goes_on_where_it_was(
+    llama: LensModel, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = capture(llama, TEXTS, token_budget=60, cache=False)
+    total, counted = len(ran), passes.run_batch
+    ran.clear()
+
+    def stopping(*args: Any) -> Any:
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        return counted(*args)
+
+    monkeypatch.setattr(passes, "run_batch", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        capture(llama, TEXTS, token_budget=60)
+    assert [one.state for one in kept()] == [f"2 of {total} batches"]
+    with pytest.raises(StoreError, match=f"is not complete: {total - 2} batches are missing; capture again to go on"):
+        Activations.load(kept_folder())
+    monkeypatch.setattr(passes, "run_batch", counted)
+    resumed = capture(llama, TEXTS, token_budget=999)  # the plan of the first run is replayed
+    assert len(ran) == total > 2
+    for position in whole.positions:
+        assert resumed.at(position).tobytes() == whole.at(position).tobytes()
+    assert [one.state for one in kept()] == ["complete"]
+
+
+def test_the_second_time_comes_from_the_store(llama: LensModel, ran: list[int]) -> None:
+    first = capture(llama, TEXTS)
+    ran.clear()
+    again = capture(llama, TEXTS, positions=("ending", "mean"))
+    assert not ran
+    assert again.positions == ("ending", "mean")
+    assert again.at("mean").tobytes() == first.at("mean").tobytes()
+    assert again.items["text"].tolist() == TEXTS
+
+
+def test_what_is_written_into_the_arrays_stays_in_memory(llama: LensModel) -> None:
+    capture(llama, TEXTS).at()[:] = 0
+    assert capture(llama, TEXTS).at().any()
+
+
+def test_another_model_text_site_position_or_template_is_another_address(llama: LensModel) -> None:
+    capture(llama, TEXTS)
+    capture(llama, TEXTS[:4])
+    capture(llama, TEXTS, positions="last")
+    capture(llama, TEXTS, sites="L0.resid_post")
+    capture(tiny_model("llama", seed=1, check=False), TEXTS)
+    chatty = tiny_model("llama", check=False)
+    chatty.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    capture(chatty, TEXTS)
+    capture(chatty, TEXTS, chat=True)
+    assert len(list((cache_dir() / "activations").iterdir())) == 7
+
+
+def test_the_shards_are_plain_safetensors(llama: LensModel) -> None:
+    acts = capture(llama, TEXTS, sites=("z", "L1.N3"), positions=("mean", "all"))
+    shard = safetensors.numpy.load_file(kept_folder() / "z.safetensors")
+    np.testing.assert_array_equal(shard["mean"], acts.at("mean"))
+    np.testing.assert_array_equal(shard["all"], acts.at("all"))
+    assert shard["all"].shape == (sum(map(len, TEXTS)), 2, 4, 8)
+    assert safetensors.numpy.load_file(kept_folder() / "N3.safetensors")["mean"].shape == (5, 1)
+
+
+FILES = ["resid_post.safetensors", "pattern.safetensors", "tokens.safetensors", "items.parquet", "manifest.json", LOG]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("where", ["head", "first third", "middle", "last third", "tail"])
+def test_a_flipped_byte_in_any_file_is_noticed_and_mended(
+    llama: LensModel, name: str, where: str, ran: list[int]
+) -> None:
+    asked: dict[str, Any] = {"sites": ("resid_post", "pattern"), "positions": ("mean", "last"), "token_budget": 60}
+    first = capture(llama, TEXTS, **asked)
+    before = {path.name: path.read_bytes() for path in kept_folder().iterdir()}
+    assert sorted(before) == sorted(FILES)
+    total = len(ran)
+    ran.clear()
+    content = bytearray(before[name])
+    at = {"head": 3, "first third": len(content) // 3, "middle": len(content) // 2, "last third": 2 * len(content) // 3,
+          "tail": len(content) - 2}[where]  # fmt: skip
+    content[at] ^= 0x10
+    (kept_folder() / name).write_bytes(bytes(content))
+    with pytest.raises(StoreError, match="damaged|no readable activations|is not complete|another version"):
+        Activations.load(kept_folder())
+    if name == LOG:  # a line that can't be read, or whose digest is another, only costs its batch
+        again = capture_warned(llama, asked)
+        assert 1 <= len(ran) <= 2
+    else:
+        with pytest.warns(DamagedStore, match="computed again now"):
+            again = capture(llama, TEXTS, **asked)
+        values = name in ("resid_post.safetensors", "pattern.safetensors")
+        header = where == "head"
+        assert len(ran) == (1 if values and not header else total)
+    after = {path.name: path.read_bytes() for path in kept_folder().iterdir()}
+    assert {n: b for n, b in after.items() if n != LOG} == {n: b for n, b in before.items() if n != LOG}
+    for what in first.sites:
+        for position in first.positions:
+            assert again.at(position, what).tobytes() == first.at(position, what).tobytes()
+    ran.clear()
+    capture(llama, TEXTS, **asked)
+    assert not ran
+
+
+def capture_warned(llama: LensModel, asked: dict[str, Any]) -> Activations:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DamagedStore)
+        return capture(llama, TEXTS, **asked)
+
+
+def test_a_full_disk_is_said_before_anything_is_computed(llama: LensModel, ran: list[int]) -> None:
+    """A real refusal by the system: no file of this process may pass 200 kB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(
+            StoreError, match=r"need .* MB in .*free. Make room \(affectlens cache prune\), set AFFECTLENS_CACHE"
+        ):
+            capture(llama, TEXTS * 40, positions="all")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not ran
+    assert not list((cache_dir() / "activations").iterdir())
+
+
+def test_a_disk_that_fills_up_meanwhile_loses_nothing(
+    llama: LensModel, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from affectlens.shards import Shards
+
+    real, left = Shards._scatter, [6]
+
+    def filling(self: Shards, *args: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        real(self, *args)
+
+    monkeypatch.setattr(Shards, "_scatter", filling)
+    with pytest.raises(StoreError, match="can't be written .* MB are free"):
+        capture(llama, TEXTS, token_budget=60)
+    done = len(ran) - 1
+    monkeypatch.setattr(Shards, "_scatter", real)
+    ran.clear()
+    resumed = capture(llama, TEXTS, token_budget=60)
+    assert done == 3
+    assert len(ran) == len(json.loads((kept_folder() / "manifest.json").read_text())["plan"]["batches"]) - done
+    assert resumed.at().tobytes() == capture(llama, TEXTS, token_budget=60, cache=False).at().tobytes()
+
+
+def test_two_at_once_compute_once(llama: LensModel, ran: list[int]) -> None:
+    """Threads stand for processes: the lock is the system's, on a file."""
+    results: list[Activations] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(capture(llama, TEXTS, token_budget=60))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({acts.at().tobytes() for acts in results}) == 1
+    assert len(results) == 3
+    assert len(ran) == len(json.loads((kept_folder() / "manifest.json").read_text())["plan"]["batches"])
+
+
+def test_the_lock_of_another_process_is_waited_for(llama: LensModel, tmp_path: Path) -> None:
+    capture(llama, TEXTS)
+    lock = cache_dir() / "locks" / f"{kept_folder().name}.lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys, time; from filelock import FileLock; FileLock(sys.argv[1]).acquire();"
+         "print('held', flush=True); time.sleep(60)", str(lock)], stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert prune(everything=True)[1][0].path == kept_folder()  # busy: it stays
+    threading.Timer(0.5, holder.kill).start()  # however it ends, its lock goes with it
+    capture(llama, TEXTS)
+    assert holder.wait() == -9
+    holder.stdout.close()
+
+
+def test_save_and_load(llama: LensModel, tmp_path: Path) -> None:
+    acts = capture(llama, TEXTS, sites=("resid_post", "H1"), positions=("mean", "all"), cache=False)
+    acts.save(tmp_path / "acts")
+    loaded = Activations.load(tmp_path / "acts")
+    assert repr(loaded) == repr(acts)
+    for what in acts.sites:
+        for position in acts.positions:
+            assert loaded.at(position, what).tobytes() == acts.at(position, what).tobytes()
+    np.testing.assert_array_equal(loaded.item("t2"), acts.item(2))
+    np.testing.assert_array_equal(loaded.ids, acts.ids)
+    with pytest.raises(StoreError, match="exists already"):
+        acts.save(tmp_path / "acts")
+    with pytest.raises(StoreError, match="holds no readable activations"):
+        Activations.load(tmp_path)
+
+
+def test_the_store_gives_back_todays_names(llama: LensModel) -> None:
+    capture(llama, TextList(TEXTS, name="old"))
+    assert capture(llama, TextList(TEXTS, name="new")).battery == "new"
+
+
+def test_list_and_prune(llama: LensModel) -> None:
+    capture(llama, TEXTS, sites=("resid_post", "H1"))
+    capture(llama, TEXTS[:2])
+    old = cache_dir() / "activations" / "0123"
+    old.mkdir()
+    (old / "manifest.json").write_text('{"format": 1}')
+    left = cache_dir() / "activations" / ".4567.tmp"
+    left.mkdir()
+    listed = json.loads(CliRunner().invoke(app, ["cache", "list", "--json"]).stdout)["captures"]
+    assert [(one["sites"], one["items"], one["state"]) for one in listed][:2] == [
+        ("resid_post H1", 5, "complete"), ("resid_post", 2, "complete"),
+    ]  # fmt: skip
+    assert "resid_post H1" in CliRunner().invoke(app, ["cache", "list"]).stdout
+    assert "Would remove 1 captures" in CliRunner().invoke(app, ["cache", "prune", "--dry-run"]).stdout
+    assert "Removed 1 captures" in CliRunner().invoke(app, ["cache", "prune"]).stdout
+    assert not old.exists()
+    assert left.exists()  # it may be another process's, which is at work
+    assert len(kept()) == 3
+    assert prune(older_than=1.0) == ([], [])
+    assert len(prune(older_than=-1.0, dry_run=True)[0]) == 3
+    assert "Removed 3 captures" in CliRunner().invoke(app, ["cache", "prune", "--all"]).stdout
+    assert "Nothing is kept" in CliRunner().invoke(app, ["cache", "list"]).stdout
+    capture(llama, TEXTS)
+
+
+def test_threads_are_those_of_the_plan(llama: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    seen: list[int] = []
+    real = passes.run_batch
+
+    def counted(*args: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return real(*args)
+
+    monkeypatch.setattr(passes, "run_batch", counted)
+    before = torch.get_num_threads()
+    monkeypatch.setattr(capturing, "plan_capture", with_threads(3, capturing.plan_capture))
+    capture(llama, TEXTS)
+    assert set(seen) == {3}
+    assert torch.get_num_threads() == before
+
+
+def with_threads(number: int, real: Any) -> Any:
+    from dataclasses import replace
+
+    return lambda *args: replace(real(*args), threads=number)
