@@ -32,7 +32,7 @@ def build(model: LensModel) -> Any:
                 "in-memory", hf_model=twin, tokenizer=_tokenizer(model),
                 device=str(model.device), dtype=model.dtype,
             )  # fmt: skip
-    except (ValueError, KeyError, NotImplementedError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
         raise ModelError(f"transformer-lens cannot bridge {type(model.hf).__name__}: {error}") from error
     ids = model.tokenizer(TEXTS[1], return_tensors="pt").input_ids.to(model.device)
     with torch.inference_mode():

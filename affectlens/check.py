@@ -29,7 +29,8 @@ def tolerance(dtype: torch.dtype) -> float:
 
 def difference(a: Tensor, b: Tensor) -> float:
     """The largest absolute difference over the larger of one and the largest magnitude in ``b``."""
-    return float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1.0))
+    ours, theirs = a.float(), b.float().to(a.device)
+    return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1.0))
 
 
 @torch.inference_mode()

@@ -94,9 +94,9 @@ def read_header(path: Path) -> Header:
 def _dequantise(path: Path, home: Path, header: Header) -> None:
     import torch
 
-    from affectlens.quiet_imports import quiet_imports
+    from affectlens.quiet import quiet_transformers
 
-    with quiet_imports():
+    with quiet_transformers():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         loader: Any = AutoModelForCausalLM

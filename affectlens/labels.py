@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from affectlens.capturing import TOKEN_BUDGET, plan_batches
+from affectlens.capturing import budget, plan_batches
 from affectlens.errors import CaptureError
 from affectlens.layouts import Message
 from affectlens.model import LensModel
@@ -105,20 +105,21 @@ def label_logprobs(
     prompts: TextTable | Iterable[str | Sequence[Message]],
     labels: Labels,
     *,
+    cue: str = "",
     chat: bool = False,
-    token_budget: int = TOKEN_BUDGET,
+    token_budget: int | None = None,
     progress: bool | None = None,
 ) -> LabelScores:
     """The log-probability of each label after each prompt.
 
     Args:
         model: from :func:`affectlens.load_model`.
-        prompts: texts, a battery, or conversations as lists of messages. A plain text ends in a cue, such as
-            ``"... The feeling here is"``, without a last space.
+        prompts: texts, a battery, or conversations as lists of messages.
         labels: label to verbaliser or verbalisers, most often with a space before the word:
             ``{"joy": [" joy", " happiness"], "grief": " grief"}``. Verbalisers may have several tokens.
+        cue: what to write after each text, such as ``" The feeling here is"``, without a last space.
         chat: make each text the user's message of a conversation; the verbaliser then begins the reply.
-        token_budget: padded tokens a batch; batches never change a value beyond rounding.
+        token_budget: padded tokens a batch, as for :func:`affectlens.capture`; batches never change a value beyond rounding.
         progress: show a bar; by default where a person is looking.
 
     Returns:
@@ -136,9 +137,14 @@ def label_logprobs(
     items = table.frame()
     if items.empty:
         raise CaptureError(f"{table.name} has no items: there is nothing to read.")
+    if cue and "messages" in items:
+        raise CaptureError("A cue goes after plain texts; write it into the conversations' last messages yourself.")
+    items = items.assign(text=items["text"] + cue) if cue else items
     encoded = encode_prompts(model, items, [text for _, text in pairs], chat=chat)
     values = torch.empty(len(encoded), len(pairs), dtype=torch.float64)
-    for rows in tracked(plan_batches([len(p) for p in encoded], token_budget), "reading labels", show=progress):
+    for rows in tracked(
+        plan_batches([len(p) for p in encoded], budget(model, token_budget)), "reading labels", show=progress
+    ):
         values[rows] = score_batch(model, [encoded[row] for row in rows]).cpu()
     names = tuple(labels)
     pooled = pool_labels(values, [names.index(label) for label, _ in pairs])

@@ -14,7 +14,7 @@ from affectlens import catalog, embedded, ggufs, hub
 from affectlens.errors import ModelError
 from affectlens.paths import cache_dir
 from affectlens.progress import working
-from affectlens.quiet_imports import quiet_imports
+from affectlens.quiet import quiet_transformers
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DeviceMap = str | Mapping[str, int | str]
@@ -115,7 +115,7 @@ def unwrap(model: Any) -> Any:
 
 def _from_folder(path: Path, dtype: torch.dtype, **spread: Any) -> tuple[Any, Any]:
     try:
-        with quiet_imports():
+        with quiet_transformers():
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
             loader: Any = AutoModelForCausalLM

@@ -65,6 +65,7 @@ def shard_name(what: str) -> str:
 
 
 def canonical(manifest: Json) -> bytes:
+    """A manifest as it is written, ending with the digest of the rest."""
     body = {key: manifest[key] for key in ("format", "files", "plan")}
     digest = hashlib.sha256(json.dumps(body).encode()).hexdigest()
     return (json.dumps({**body, "sha256": digest}) + "\n").encode()
@@ -84,6 +85,7 @@ def header(shapes: dict[str, list[int]]) -> tuple[bytes, dict[str, int], int]:
 
 
 def lay_out_shard(path: Path, shapes: dict[str, list[int]]) -> None:
+    """A shard at its full length with nothing in it yet; the disk's space is taken now."""
     head, _, size = header(shapes)
     with path.open("wb") as stream:
         stream.write(head)
@@ -95,4 +97,5 @@ def lay_out_shard(path: Path, shapes: dict[str, list[int]]) -> None:
 
 
 def damaged(path: Path) -> StoreError:
+    """The error to raise about a file that is not as it was written."""
     return StoreError(f"{path} is damaged: remove {path.parent} and capture again.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from affectlens import catalog, embedded, ggufs, hub, terms
 from affectlens.errors import ModelError
-from affectlens.quiet_imports import quiet_imports
+from affectlens.quiet import quiet_transformers
 from affectlens.types import Json, TextTable
 
 GIB = 2**30
@@ -83,7 +83,7 @@ def measure(path: Path) -> Size:
 
     folder, given = (path, {}) if path.is_dir() else (path.parent, {"gguf_file": path.name})
     try:
-        with quiet_imports(), torch.device("meta"):
+        with quiet_transformers(), torch.device("meta"):
             from transformers import AutoConfig, AutoModelForCausalLM
 
             config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, **given)
@@ -170,7 +170,7 @@ def _lengths(texts: list[str], folder: Path | None) -> tuple[list[int], bool]:
         from transformers import AutoTokenizer
 
         try:
-            with quiet_imports():
+            with quiet_transformers():
                 tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
                 return [len(ids) for ids in tokenizer(texts).input_ids], True
         except (OSError, ValueError, KeyError):

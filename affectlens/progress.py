@@ -1,5 +1,6 @@
 """One progress bar for everything: on a terminal or in Jupyter, on stderr, gone when it is done."""
 
+import importlib.util
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ T = TypeVar("T")
 
 def _console(show: bool | None) -> Console:
     console = Console(file=sys.stderr)  # bound now: a later redirect, to silence a library, leaves our bar alone
-    if show is None:
-        show = console.is_terminal or console.is_jupyter
+    if show is None:  # without ipywidgets rich has no bar for a notebook, only warnings
+        show = console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
     return console if show else Console(file=sys.stderr, quiet=True)
 
 

@@ -9,10 +9,18 @@ from contextlib import contextmanager, redirect_stderr
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' progress bars, its advice and its notices below an error."""
+    """Silence transformers' progress bars, its advice and its notices below an error.
+
+    Import transformers' model classes inside: where torchao is installed they bring it in, and torch then logs advice
+    to torchao's authors.
+    """
     from transformers.utils import logging as notices
 
     level, bars = notices.get_verbosity(), notices.is_progress_bar_enabled()
+    loggers = [logging.getLogger(name) for name in ("torch.utils._pytree", "torchao")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     notices.set_verbosity(logging.ERROR)
     notices.disable_progress_bar()
     try:
@@ -21,5 +29,7 @@ def quiet_transformers() -> Iterator[None]:
             yield
     finally:
         notices.set_verbosity(level)
+        for logger, kept in zip(loggers, levels, strict=True):
+            logger.setLevel(kept)
         if bars:
             notices.enable_progress_bar()

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from affectlens.capturing import flat, plan_batches
+from affectlens.capturing import budget, flat, plan_batches
 from affectlens.errors import CaptureError
 from affectlens.hooks import watch
 from affectlens.layouts import Layout, Message, lay_out
@@ -39,7 +39,7 @@ def capture_replies(
     chat: bool = False,
     temperature: float = 0.0,
     seed: int = 0,
-    token_budget: int = 2048,
+    token_budget: int | None = None,
     progress: bool | None = None,
 ) -> Activations:
     """Let the model write a reply to each prompt, and capture the reply's activations as it is written.
@@ -53,7 +53,7 @@ def capture_replies(
         chat: make each text the user's message, in the model's own template.
         temperature: 0 takes the likeliest token; above, tokens are sampled.
         seed: of the sampling.
-        token_budget: padded tokens a batch, the reply's included.
+        token_budget: padded tokens a batch, the reply's included; as for :func:`affectlens.capture`.
         progress: show a bar; by default where a person is looking.
 
     Returns:
@@ -84,7 +84,9 @@ def capture_replies(
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
         for rows in tracked(
-            plan_batches([len(x) + max_new_tokens for x in layouts], token_budget), "replies", show=progress
+            plan_batches([len(x) + max_new_tokens for x in layouts], budget(model, token_budget)),
+            "replies",
+            show=progress,
         ):
             written, seen = _write(model, [layouts[row] for row in rows], wanted, max_new_tokens, temperature)
             for at, row in enumerate(rows):

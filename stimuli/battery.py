@@ -12,6 +12,7 @@ import pandas as pd
 
 from affectlens.errors import BatteryError
 from affectlens.stimuli.stimulus import Stimulus, from_json
+from affectlens.stimuli.taxonomy import canonical
 
 OURS = ("vignettes", "crossed", "crossed_fact", "vivid_neutral", "decoys")
 NAMED = ("starter",)
@@ -67,7 +68,15 @@ class Battery:
         return {name: tuple(items) for name, items in out.items()}
 
     def where(self, **fields: object) -> "Battery":
-        """The items whose fields have these values, for example ``battery.where(split="crossed", emotion="fear")``."""
+        """The items whose fields have these values, for example ``battery.where(split="crossed", emotion="fear")``.
+
+        Raises:
+            BatteryError: a field that stimuli lack, an unknown emotion, or no such item.
+        """
+        if unknown := [name for name in fields if name not in Stimulus.__dataclass_fields__]:
+            raise BatteryError(f"Stimuli have no {unknown[0]!r}; they have {', '.join(Stimulus.__dataclass_fields__)}.")
+        if isinstance(fields.get("emotion"), str):
+            fields["emotion"] = canonical(str(fields["emotion"]))  # grief and sadness are one
         kept = tuple(s for s in self.items if all(getattr(s, k) == v for k, v in fields.items()))
         said = ", ".join(f"{k}={v}" for k, v in fields.items())
         return Battery(f"{self.name}[{said}]", kept, self.licence, self.source)

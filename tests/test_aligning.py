@@ -118,6 +118,7 @@ def test_a_shared_ending_is_known_at_any_offset() -> None:
     tokenizer = tiny_tokenizer()
     assert align(tokenizer, "He won. So it was.", "She lost it. So it was.").ending_shared
     assert not align(tokenizer, "He won. So it was.", "He won. So it is.").ending_shared
+    assert not align(tokenizer, "He won. So it was.", "He won. So it got.").ending_shared
     # the clause reaches into the ending of one side only
     assert not align(tokenizer, "He won. So it was.", "He won, so it was.").ending_shared
 
@@ -215,7 +216,8 @@ def test_an_incomplete_group_gives_the_pairs_that_it_has() -> None:
             stimulus("1", "One."),
             stimulus("2", "Two.", role="neutral", affect=False),
             stimulus("3", "Three.", role="mild"),
-            stimulus("4", "Alone.", group="h"),
+            stimulus("4", "Another.", group="h"),
+            stimulus("4b", "And another.", group="h"),
             stimulus("5", "Five.", group="q", cell="ax"),
             stimulus("6", "Six.", group="q", cell="by"),
             stimulus("7", "Seven.", group="q", cell="bx", role="neutral", affect=False),

@@ -129,7 +129,8 @@ def test_dry_run_writes_nothing(tiny: Path, battery: Path, tmp_path: Path) -> No
     done = run("probe", str(tiny), "--battery", str(battery), "--dry-run", "--json", cwd=tmp_path)
     facts = json.loads(done.stdout)
     assert facts["items"] == 32
-    assert facts["memory, float32 (MB)"] > 0
+    assert facts["peak, float32 (GiB)"] > 0
+    assert facts["capture (seconds)"] >= 0
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,4 +1,4 @@
-"""Label log-probabilities against one plain forward pass a prompt and verbaliser; batches, caches and windows never show."""
+"""Label log-probabilities against one plain pass a prompt and verbaliser; batches, caches and windows never show."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from affectlens.errors import CaptureError, ModelError
+from affectlens.hooks import Cursor, edit
 from affectlens.labels import LabelScores, label_logprobs
+from affectlens.layouts import lay_out
 from affectlens.model import LensModel
 from affectlens.readout import pool_labels, token_logprobs
 from affectlens.stimuli import load_battery
 from affectlens.testing import FAMILIES, tiny_model
+from affectlens.texts import TextList
 from affectlens.verbalisers import encode_prompts
 
 LABELS = {"joy": [" joy", " happiness"], "grief": " grief", "other": ["é\n", "."]}
@@ -174,6 +177,11 @@ def test_a_conversation_is_read_where_the_reply_begins() -> None:
     ).logprobs
     np.testing.assert_allclose(read, same, atol=1e-5)
     np.testing.assert_allclose(talk, same, atol=1e-5)
+    model.tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<a>"
+    frame = TextList(["It rained."]).frame()
+    (prompt,) = encode_prompts(model, frame, ["Joy"], chat=True)
+    (layout,) = lay_out(model, frame, chat=True)
+    assert list(prompt.ids) == layout.ids  # as captured: this template writes no BOS, so there is none
 
 
 @pytest.mark.parametrize(
@@ -257,7 +265,7 @@ def test_a_verbaliser_that_the_tokenizer_drops_or_makes_equal_is_refused() -> No
 
 
 def test_tails_may_differ_from_prompt_to_prompt() -> None:
-    """After some prompts " joy" is one token fewer: lengths within a column differ, and the padding there never counts."""
+    """After some prompts " joy" has fewer tokens: lengths within a column differ; the padding there never counts."""
     from tokenizers import normalizers
 
     model = merging(normalizer=normalizers.Replace("m joy", "m j"))
@@ -291,14 +299,13 @@ def test_the_parts_serve_patching_and_let_gradients_through() -> None:
     assert torch.allclose(read.double(), expected, atol=1e-5)
     pooled = pool_labels(read, [1, 0, 1, 0])
     assert torch.allclose(pooled[..., 0], torch.logaddexp(read[..., 1], read[..., 3]))
-    (pooled[..., 0] - pooled[..., 1]).sum().backward()
-    assert logits.grad is not None
-    assert float(logits.grad.abs().sum()) > 0
+    (slope,) = torch.autograd.grad((pooled[..., 0] - pooled[..., 1]).sum(), logits)
+    assert float(slope.abs().sum()) > 0
 
 
 @pytest.mark.real
-def test_real_weights_agree_and_know_what_a_birthday_is_like(smol: LensModel) -> None:
-    texts = [item.text + " The feeling here is" for item in load_battery("starter")][:40:8]
+def test_real_weights_agree_and_know_what_a_prize_is_like(smol: LensModel) -> None:
+    texts = [item.text + " The feeling here is" for item in load_battery("starter")][:24:8]
     labels = {"joy": [" joy", " happiness"], "surprise": [" astonishment"], "disgust": [" revulsion", " disgust"]}
     scores = agree(smol, [*texts, "I feel"], labels, token_budget=300)
     assert {len(smol.tokenizer(v).input_ids) for _, v in scores.verbalisers} == {1, 2}
@@ -311,3 +318,29 @@ def test_real_weights_agree_and_know_what_a_birthday_is_like(smol: LensModel) ->
 def test_real_tokens_refuse_a_prompt_that_ends_with_a_space(smol: LensModel) -> None:
     with pytest.raises(CaptureError, match="End the prompt without its last space"):
         label_logprobs(smol, ["She felt "], {"joy": "joy"})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_labels_under_an_edit_at_an_absolute_position(family: str) -> None:
+    """Left padding and the cached continuation don't move the edit."""
+    model = tiny_model(family, check=False)
+
+    def bump(value: torch.Tensor, cursor: Cursor) -> torch.Tensor:
+        return value + 9 * (cursor.positions == 3)[..., None] * torch.linspace(-1, 1, value.shape[-1])
+
+    with edit(model, {"L0.resid_post": bump}, idle="raise"):
+        together = label_logprobs(model, PROMPTS, LABELS)
+        alone = [label_logprobs(model, [prompt], LABELS).logprobs[0] for prompt in PROMPTS if len(prompt) > 3]
+    rows = [i for i, prompt in enumerate(PROMPTS) if len(prompt) > 3]
+    assert len(rows) > 1
+    np.testing.assert_allclose(together.logprobs[rows], alone, atol=1e-4)
+    assert not np.allclose(together.logprobs[rows], label_logprobs(model, PROMPTS, LABELS).logprobs[rows], atol=1e-3)
+
+
+def test_a_cue_goes_after_each_text(llama: LensModel) -> None:
+    cued = label_logprobs(llama, ["It rained.", "He ran."], LABELS, cue=" So")
+    np.testing.assert_array_equal(
+        cued.logprobs, label_logprobs(llama, ["It rained. So", "He ran. So"], LABELS).logprobs
+    )
+    with pytest.raises(CaptureError, match="A cue goes after plain texts"):
+        label_logprobs(llama, [[{"role": "user", "content": "x"}]], LABELS, cue=" So")

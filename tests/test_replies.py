@@ -1,0 +1,111 @@
+"""Capture while the model writes equals capture of the written text, shifted by one: cached equals uncached."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from affectlens.capturing import capture
+from affectlens.errors import CaptureError
+from affectlens.hooks import edit, record
+from affectlens.model import LensModel
+from affectlens.replies import capture_replies
+from affectlens.testing import FAMILIES, tiny_model
+
+PROMPTS = ["The post came", "A", "Three boats lay at the quay, and a fourth was", "She said 'Wait.' and"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("budget", [1, 60, 10_000])
+def test_each_step_equals_a_pass_over_the_whole_text(family: str, budget: int) -> None:
+    model = tiny_model(family, check=False)
+    sites = [kind for kind in model.sites.kinds if kind != "pattern"]
+    acts = capture_replies(
+        model,
+        PROMPTS,
+        max_new_tokens=6,
+        sites=sites,
+        positions=("all", "mean", "last", "mean_from(2)"),
+        token_budget=budget,
+    )
+    assert acts.items["n_new"].between(1, 6).all()
+    for row, prompt in enumerate(PROMPTS):
+        before = model.tokenizer(prompt).input_ids
+        new = acts.ids[acts.offsets[row] : acts.offsets[row + 1]].tolist()
+        with torch.no_grad(), record(model, sites) as seen:
+            logits = model.hf(input_ids=torch.tensor([before + new]), use_cache=False).logits[0]
+        states = slice(len(before) - 1, len(before) + len(new) - 1)
+        assert logits[states].argmax(-1).tolist() == new  # greedy, and the rows are those that chose the tokens
+        for site, value in seen.items():
+            expected = value[0, states].numpy()
+            np.testing.assert_allclose(acts.item(row, site=site.kind)[:, site.layer], expected, atol=1e-4, rtol=1e-4)
+            np.testing.assert_allclose(acts[site, "mean"][row], expected.mean(0), atol=1e-4, rtol=1e-4)
+            np.testing.assert_allclose(acts[site, "last"][row], expected[-1], atol=1e-4, rtol=1e-4)
+            if len(new) > 2:
+                np.testing.assert_allclose(acts[site, "mean_from(2)"][row], expected[2:].mean(0), atol=1e-4, rtol=1e-4)
+
+
+def test_the_reply_ends_with_the_end_token(llama: LensModel) -> None:
+    plain = capture_replies(llama, PROMPTS, max_new_tokens=8, positions="all")
+    end = int(plain.ids[plain.offsets[2] + 3])
+    before = llama.hf.generation_config.eos_token_id
+    llama.hf.generation_config.eos_token_id = end
+    try:
+        ended = capture_replies(llama, PROMPTS, max_new_tokens=8, positions="all")
+    finally:
+        llama.hf.generation_config.eos_token_id = before
+    for row in range(len(PROMPTS)):
+        whole = plain.ids[plain.offsets[row] : plain.offsets[row + 1]].tolist()
+        expected = whole[: whole.index(end) + 1] if end in whole else whole
+        assert ended.ids[ended.offsets[row] : ended.offsets[row + 1]].tolist() == expected
+    assert ended.items["n_new"][2] <= 4
+
+
+def test_an_edit_is_in_what_is_read(llama: LensModel) -> None:
+    ramp = 5 * torch.linspace(-1, 1, 32)
+    with edit(llama, {"L0.resid_post": lambda v, _: v + ramp}):
+        edited = capture_replies(llama, PROMPTS, max_new_tokens=4, positions="all")
+    plain = capture_replies(llama, PROMPTS, max_new_tokens=4, positions="all")
+    assert not np.array_equal(edited.ids, plain.ids)
+    first = edited.offsets[:-1]
+    np.testing.assert_allclose(
+        edited["L0.resid_post"][first] - plain["L0.resid_post"][first], np.tile(ramp, (4, 1)), atol=1e-4
+    )
+
+
+def test_sampling_follows_its_seed_and_leaves_the_global_one(llama: LensModel) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    runs = [
+        capture_replies(llama, PROMPTS, temperature=1.0, seed=s, max_new_tokens=8).items["reply"].tolist()
+        for s in (0, 0, 1)
+    ]
+    assert runs[0] == runs[1] != runs[2]
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_conversation_is_answered(llama: LensModel) -> None:
+    model = tiny_model("llama", check=False)
+    model.tokenizer.chat_template = "{% for m in messages %}[{{ m.content }}]{% endfor %}>"
+    chat = capture_replies(model, ["Who?"], chat=True, max_new_tokens=5)
+    text = capture_replies(model, ["[Who?]>"], max_new_tokens=5)
+    np.testing.assert_allclose(chat.at("mean"), text.at("mean"), atol=1e-5)
+    assert capture(model, ["[Who?]>"], positions="last", cache=False).at().shape == chat.at("last").shape
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens of 1 or more"),
+        ({"temperature": -1.0}, "temperature of 0 or more"),
+        ({"positions": "ending"}, "Of a reply there are mean, mean_from, last, all, not ending"),
+        ({"positions": "mean_from(7)", "max_new_tokens": 3}, r"mean_from\(7\) picks no token of the reply to 't0'"),
+        ({"sites": "pattern"}, "A pattern grows with each step"),
+        ({"max_new_tokens": 1020}, "Item 't2' has 45 tokens, and 1020 more do not fit into the context"),
+    ],
+)
+def test_what_cannot_be_captured(llama: LensModel, options: Any, sentence: str) -> None:
+    with pytest.raises(CaptureError, match=sentence):
+        capture_replies(llama, PROMPTS, **options)
