@@ -119,7 +119,7 @@ def label_logprobs(
             ``{"joy": [" joy", " happiness"], "grief": " grief"}``. Verbalisers may have several tokens.
         cue: what to write after each text, such as ``" The feeling here is"``, without a last space.
         chat: make each text the user's message of a conversation; the verbaliser then begins the reply.
-        token_budget: padded tokens a batch, as for :func:`affectlens.capture`; batches never change a value beyond rounding.
+        token_budget: padded tokens a batch, as for :func:`affectlens.capture`.
         progress: show a bar; by default where a person is looking.
 
     Returns:
