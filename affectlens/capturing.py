@@ -8,7 +8,9 @@
 4. What comes goes into its place in the store at once, so a stopped capture goes on where it was.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -17,7 +19,7 @@ from jaxtyping import Int
 
 from affectlens import store
 from affectlens.errors import CaptureError
-from affectlens.layouts import Layout, Message, lay_out
+from affectlens.layouts import Layout, lay_out
 from affectlens.manifests import Plan
 from affectlens.model import LensModel
 from affectlens.passes import run_splitting, shapes
@@ -27,7 +29,8 @@ from affectlens.shards import InMemory
 from affectlens.sites import Site
 from affectlens.store import Activations
 from affectlens.stored import opened
-from affectlens.texts import TextList
+from affectlens.taps import foreign_hooks
+from affectlens.texts import Texts, as_table
 from affectlens.types import TextTable
 
 TOKEN_BUDGET = 1024  # on a processor: larger batches are slower, as their memory is handed back and faulted in again
@@ -36,7 +39,7 @@ GPU_TOKEN_BUDGET = 16_384
 
 def capture(
     model: LensModel,
-    battery: TextTable | Iterable[str | Sequence[Message]],
+    battery: Texts,
     *,
     sites: str | Site | Iterable[str | Site] = "resid_post",
     positions: str | Position | Iterable[str | Position] = ("mean", "ending"),
@@ -49,7 +52,7 @@ def capture(
 
     Args:
         model: from :func:`affectlens.load_model`.
-        battery: a battery, plain texts, or conversations as lists of messages.
+        battery: a battery, a table with a column ``text``, plain texts, or conversations as lists of messages.
         sites: ``resid_post`` (every layer), ``L12.resid_post``, ``L12.H3``, ``N17``...: any mixture, all from the same
             pass. See :mod:`affectlens.sites`; ``print(model.sites)`` lists what the model has.
         positions: see :mod:`affectlens.positions`; the first is the default of what follows. ``all`` keeps every token.
@@ -57,7 +60,7 @@ def capture(
         token_budget: padded tokens a batch, 1,024 on a processor and 16,384 on a GPU unless given; a batch that is too
             large for memory is split.
         cache: keep and reuse results in the cache folder; an interrupted capture then continues. Not done inside
-            :func:`affectlens.edit`, as the store is of unedited models.
+            :func:`affectlens.edit` or under hooks of your own: the store is of models as they were loaded.
         progress: show a bar; by default where a person is looking.
 
     Returns:
@@ -68,14 +71,17 @@ def capture(
         SiteError: a site that the model lacks.
         StoreError: no room on the disk.
     """
-    if isinstance(battery, str):
-        raise CaptureError("capture takes a battery or a list of texts: put a single text into a list.")
-    table = battery if isinstance(battery, TextTable) else TextList(list(battery))
+    table = as_table(battery)
+    if not isinstance(model, LensModel):
+        raise CaptureError(
+            f"capture takes what load_model gives, not {type(model).__name__}: load_model(model=, tokenizer=)."
+        )
     wanted, rules = model.sites.expand(sites), parse_positions(positions)
     frame = table.frame()
     if frame.empty:
         raise CaptureError(f"{table.name} has no items: there is nothing to capture.")
     layouts = lay_out(model, frame, chat=chat)
+    pooled = _pooled(rules, layouts)
     ids, offsets = flat(layouts)
     plan = plan_capture(model, table, wanted, rules, layouts, token_budget)
     address = store.key(
@@ -83,11 +89,11 @@ def capture(
         table.sha256,
         sorted(s.text for s in wanted),
         sorted(plan.positions),
-        _extra(model, wanted, chat),
+        _extra(model, wanted, ids, pooled),
     )
     place = (
         opened(store.folder(address), plan, frame, ids, offsets, progress=progress)
-        if cache and not model.editing
+        if cache and _unchanged(model)
         else nullcontext(InMemory(plan, offsets))
     )
     with place as sink, _threads(sink.plan.threads):
@@ -147,9 +153,35 @@ def plan_batches(lengths: list[int], budget: int) -> list[list[int]]:
     return plan
 
 
-def _extra(model: LensModel, sites: tuple[Site, ...], chat: bool) -> list[str]:
+def _pooled(rules: tuple[Position, ...], layouts: list[Layout]) -> str:
+    """A digest of which tokens each rule picks; what picks nothing is said here, before anything is computed."""
+    digest = hashlib.sha256()
+    for rule in sorted(rules, key=str):
+        digest.update(str(rule).encode())
+        for layout in layouts:
+            digest.update(rule.mask(layout).tobytes())
+    return digest.hexdigest()
+
+
+def _unchanged(model: LensModel) -> bool:
+    """Whether the model computes what it computed when it was loaded; a warning if that can't be told."""
+    if not model.editing and foreign_hooks(model):
+        warnings.warn(
+            "Hooks that are not AffectLens's are on the model, so nothing is read from the store or kept in it.",
+            stacklevel=3,
+        )
+        return False
+    return not model.editing
+
+
+def _extra(model: LensModel, sites: tuple[Site, ...], ids: np.ndarray, pooled: str) -> list[str]:
+    """The tokens and what is pooled, as a template or a tokenizer may change under a model; and the dictionaries."""
     used = sorted({site.sae for site in sites if site.sae})
-    return [f"chat={chat}", *(f"{name}={model.sites.dictionaries[name].sha256}" for name in used)]
+    return [
+        hashlib.sha256(ids.tobytes()).hexdigest(),
+        pooled,
+        *(f"{name}={model.sites.dictionaries[name].sha256}" for name in used),
+    ]
 
 
 @contextmanager

@@ -9,8 +9,10 @@
 The tolerance is relative to the largest magnitude compared: 1e-4 in float32, 5e-2 in half precisions.
 """
 
+from contextlib import ExitStack
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from affectlens.errors import ModelError
 from affectlens.hooks import record
@@ -45,10 +47,7 @@ def check_model(model: LensModel) -> dict[str, float]:
     with record(model, sites) as recorded:
         whole = model.hf(input_ids=long, use_cache=False, output_hidden_states=True)
     states, seen = whole.hidden_states, [recorded[f"L{layer}.resid_post"] for layer in range(model.n_layers)]
-    norms = [child for child in model.body.children() if "Norm" in type(child).__name__]
-    if len(norms) != 1:
-        raise ModelError(f"{model.name}: the body has {len(norms)} final norms, so its last layer can't be checked.")
-    last = norms[0](seen[-1])  # the model reports its last state after the norm
+    last = _last_state(model, long, states[-1], seen[-1])  # most models report it after their final norm
     found = {
         "resid_post": max(difference(ours, its) for ours, its in zip([*seen[:-1], last], states[1:], strict=True)),
         "logits": difference(model.hf.get_output_embeddings()(states[-1]), whole.logits) if _plain_head(model) else 0.0,
@@ -70,6 +69,24 @@ def check_model(model: LensModel) -> dict[str, float]:
     return found
 
 
+def _last_state(model: LensModel, ids: Tensor, reported: Tensor, ours: Tensor) -> Tensor:
+    """Our last state as the model reports it: put through the module that gives what was reported, if there is one."""
+    outside = [
+        m for m in model.body.modules() if not any(m is part for block in model.blocks for part in block.modules())
+    ]
+    finals: list[nn.Module] = []
+
+    def see(module: nn.Module, _args: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.shape == reported.shape and torch.equal(output, reported):
+            finals.append(module)
+
+    with ExitStack() as handles:
+        for module in outside:
+            handles.callback(module.register_forward_hook(see).remove)
+        model.body(input_ids=ids, use_cache=False)
+    return finals[0](ours) if finals else ours
+
+
 def _follow(model: LensModel, short: Tensor, long: Tensor) -> float:
     """How much the residual stream of ``short`` changes, at any layer, when other tokens fill up its row."""
     sites = "resid_post"
@@ -82,7 +99,10 @@ def _follow(model: LensModel, short: Tensor, long: Tensor) -> float:
 
 
 def _plain_head(model: LensModel) -> bool:
-    return not getattr(model.hf.config.get_text_config(), "final_logit_softcapping", None)
+    """Whether the logits are the head's output as it is, neither capped nor scaled."""
+    config = model.hf.config.get_text_config()
+    scales = (getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"))
+    return all(scale in (None, 1) for scale in scales)
 
 
 def _padded(model: LensModel, short: Tensor, long: Tensor, side: str) -> Tensor:

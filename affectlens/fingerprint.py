@@ -16,19 +16,24 @@ _NOT_THE_MODEL = {"_name_or_path", "transformers_version", "dtype", "architectur
 
 
 def fingerprint_of(hf: Any, tokenizer: Any, *, dtype: torch.dtype, revision: str | None) -> str:
-    """SHA-256 over weights, adapters, configuration, tokenizer, chat template, revision and dtype, in 32 hex digits."""
+    """SHA-256 over weights, configuration, tokenizer, chat template, revision and dtype, in 32 hex digits."""
     digest = hashlib.sha256(str(dtype).encode())
     for name, value in _weights(hf):
         _add(digest, name, value)
-    for name, module in hf.named_modules():
-        if hasattr(module, "active_adapters") and hasattr(module, "scaling"):  # a LoRA layer: not all is in its weights
-            state = [module.scaling, module.active_adapters, module.disable_adapters, module.merged_adapters]
-            digest.update(f"{name}{state}".encode())
     config = {k: v for k, v in hf.config.to_dict().items() if k not in _NOT_THE_MODEL}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     digest.update(f"{tokenizer.chat_template}{revision}".encode())
     return digest.hexdigest()[:32]
+
+
+def adapters(hf: nn.Module) -> str:
+    """What is not in a LoRA layer's weights and may change from call to call: scale, active adapters, on or off."""
+    return "".join(
+        f"{name}{[module.scaling, module.active_adapters, module.disable_adapters, module.merged_adapters]}"
+        for name, module in hf.named_modules()
+        if hasattr(module, "active_adapters") and hasattr(module, "scaling")
+    )
 
 
 def _weights(hf: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -7,22 +7,21 @@ the sequence: with a key-value cache the chunk in hand may be one token long, an
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from affectlens.cursors import Cursor, following
 from affectlens.errors import SiteError
 from affectlens.model import LensModel
 from affectlens.sites import Site
-from affectlens.taps import Tap, first, given
+from affectlens.taps import Tap, eager, first, given
 
 Sites = str | Site | Iterable[str | Site]
 See = Callable[[Site, Tensor], None]
-Edit = Callable[[Tensor, "Cursor"], Tensor]
+Edit = Callable[[Tensor, Cursor], Tensor]
 
 
 class NothingChanged(UserWarning):
@@ -52,48 +51,6 @@ class Recorded(Mapping[Site, Tensor]):
         return len(self.values_by_site)
 
 
-@dataclass
-class Cursor:
-    """Where in their sequences the tokens of the running forward pass are."""
-
-    positions: Int[Tensor, "batch pos"] = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.long))
-    # absolute, from 0 at each text's first token; -1 is padding
-
-
-@contextmanager
-def following(model: LensModel) -> Iterator[Cursor]:
-    """A :class:`Cursor` that each forward pass of the model's body sets anew."""
-    cursor = Cursor()
-
-    def place(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        cursor.positions = absolute(args, kwargs)
-
-    handle = model.body.register_forward_pre_hook(place, with_kwargs=True)
-    try:
-        yield cursor
-    finally:
-        handle.remove()
-
-
-def absolute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Int[Tensor, "batch pos"]:
-    """Absolute positions of the tokens that a body is called with, ``-1`` for padding.
-
-    The attention mask rules where it is given, as it covers what is in the cache too; else the positions that the
-    model is told; else the count of what the cache holds.
-    """
-    tokens = args[0] if args else kwargs.get("input_ids")
-    tokens = kwargs["inputs_embeds"] if tokens is None else tokens
-    batch, pos = tokens.shape[:2]
-    mask, told, cache = (kwargs.get(name) for name in ("attention_mask", "position_ids", "past_key_values"))
-    if isinstance(mask, Tensor) and mask.ndim == 2:
-        mask = mask.long()
-        return ((mask.cumsum(1) * mask) - 1)[:, -pos:]
-    if isinstance(told, Tensor):
-        return told.reshape(-1, pos).long().expand(batch, pos)
-    past = 0 if cache is None else int(cache.get_seq_length())
-    return torch.arange(past, past + pos, device=tokens.device).expand(batch, pos)
-
-
 @contextmanager
 def watch(model: LensModel, sites: Sites, see: See, *, stop: bool = False) -> Iterator[None]:
     """Call ``see(site, value)`` with each site's value as the model runs inside the ``with``.
@@ -119,7 +76,7 @@ def watch(model: LensModel, sites: Sites, see: See, *, stop: bool = False) -> It
 
     with ExitStack() as handles:
         if any(site.kind == "pattern" for site, _ in wanted):
-            handles.enter_context(_eager(model))
+            handles.enter_context(eager(model))
         for site, tap in wanted:
             _attach(handles, tap, partial(report, site))
         try:
@@ -144,10 +101,10 @@ def record(model: LensModel, sites: Sites) -> Iterator["Recorded"]:
     with following(model) as cursor:
 
         def keep(site: Site, value: Tensor) -> None:
-            goes_on = site in values and not (cursor.positions == 0).any()
+            goes_on = site in values and cursor.past > 0
             if goes_on and site.kind == "pattern":
                 raise SiteError(f"{site} of several chunks can't be joined: record one pass at a time.")
-            values[site] = torch.cat((values[site], value), dim=1) if goes_on else value
+            values[site] = torch.cat((values[site], value), dim=1) if goes_on else value.clone()
 
         with watch(model, sites, keep):
             yield seen
@@ -171,7 +128,11 @@ def edit(model: LensModel, edits: Mapping[str, Edit] | Mapping[Site, Edit], *, i
     """
     if idle not in ("warn", "raise", "ignore"):
         raise SiteError(f"idle={idle!r} is not known: choose warn, raise or ignore.")
-    acts = {site: act for name, act in edits.items() for site in model.sites.expand(name)}
+    expanded = [(site, act) for name, act in edits.items() for site in model.sites.expand(name)]
+    acts = dict(expanded)
+    if len(acts) < len(expanded):
+        twice = sorted({str(site) for site in acts if [s for s, _ in expanded].count(site) > 1})
+        raise SiteError(f"{', '.join(twice)} is named twice: give one function a site, or nest two edits.")
     frozen = [str(site) for site in acts if site.kind in ("pattern", "features")]
     if frozen:
         raise SiteError(f"{', '.join(frozen)} can be watched but not edited; edit z or the site that it is read from.")
@@ -185,9 +146,10 @@ def edit(model: LensModel, edits: Mapping[str, Edit] | Mapping[Site, Edit], *, i
             if not isinstance(new, Tensor) or new.shape != part.shape:
                 got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
                 raise SiteError(f"The edit at {site} returned {got}; it must return a tensor of {tuple(part.shape)}.")
+            new = new.to(part.dtype)
             if site in unmoved and not torch.equal(new, part):
                 unmoved.discard(site)
-            return model.sites.with_part(site, old, new.to(part.dtype))
+            return model.sites.with_part(site, old, new)
 
         for site in sorted(acts):
             _attach(handles, model.sites.find(site), partial(change, site), writing=True)
@@ -204,7 +166,9 @@ def edit(model: LensModel, edits: Mapping[str, Edit] | Mapping[Site, Edit], *, i
 
 def _attach(handles: ExitStack, tap: Tap, act: Callable[[Tensor], Any], *, writing: bool = False) -> None:
     """Hook one tap; ``act`` gets the value, and if ``writing`` what it returns takes its place."""
-    entered: list[Tensor] = []
+    if writing and tap.adds and tap.base:
+        _attach_between(handles, tap.base, tap.adds, act)
+        return
 
     def going_in(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         new = act(given(args, kwargs))
@@ -214,35 +178,36 @@ def _attach(handles: ExitStack, tap: Tap, act: Callable[[Tensor], Any], *, writi
 
     def coming_out(_module: Any, _args: Any, output: Any) -> Any:
         if tap.side == "weights":
-            if not isinstance(output[1], Tensor):
+            weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+            if not isinstance(weights, Tensor):
                 raise SiteError("This attention does not report its weights, even in its eager form.")
-            act(output[1])
+            act(weights)
             return None
-        value = first(output)
-        new = act(value + entered[0]) if tap.block else act(value)
-        if not writing:
-            return None
-        new = new - entered[0] if tap.block else new
-        return type(output)((new, *output[1:])) if isinstance(output, tuple | list) else new
+        new = act(first(output))
+        return _instead(output, new) if writing else None
 
     if tap.side == "in":
         handles.callback(tap.module.register_forward_pre_hook(going_in, with_kwargs=True).remove)
-        return
-    if tap.block:
-
-        def entering(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            entered[:] = [given(args, kwargs)]
-
-        handles.callback(tap.block.register_forward_pre_hook(entering, with_kwargs=True).remove)
-    handles.callback(tap.module.register_forward_hook(coming_out).remove)
+    else:
+        handles.callback(tap.module.register_forward_hook(coming_out).remove)
 
 
-@contextmanager
-def _eager(model: LensModel) -> Iterator[None]:
-    """Attention that reports its weights, and afterwards the one that was there."""
-    before = model.hf.config.get_text_config()._attn_implementation
-    model.hf.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        model.hf.set_attn_implementation(before)
+def _attach_between(handles: ExitStack, base: nn.Module, adds: nn.Module, act: Callable[[Tensor], Tensor]) -> None:
+    """Edit a sum that is nobody's output: the second summand becomes the edited sum less the first."""
+    entered: list[Tensor] = []
+
+    def entering(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        entered[:] = [given(args, kwargs)]
+
+    def coming_out(_module: Any, _args: Any, output: Any) -> Any:
+        value = first(output)
+        x = entered[0].to(value.device)
+        return _instead(output, act(value + x) - x)
+
+    handles.callback(base.register_forward_pre_hook(entering, with_kwargs=True).remove)
+    handles.callback(adds.register_forward_hook(coming_out).remove)
+
+
+def _instead(output: Any, new: Tensor) -> Any:
+    """A module's output with other hidden states."""
+    return type(output)((new, *output[1:])) if isinstance(output, tuple | list) else new

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,11 @@ def kept() -> list[Kept]:
     """Every capture in the store, whatever its state, and what was left behind by others; the largest first."""
     root = cache_dir()
     folders = [p for p in (root / "activations").glob("*") if p.is_dir()] + list((root / "partial").glob("*"))
-    return sorted((_look(path) for path in folders), key=lambda one: -one.megabytes)
+    found = []
+    for path in folders:
+        with suppress(FileNotFoundError):  # a running capture renames and removes its own
+            found.append(_look(path))
+    return sorted(found, key=lambda one: -one.megabytes)
 
 
 def _look(path: Path) -> Kept:
@@ -47,7 +52,8 @@ def _look(path: Path) -> Kept:
     idle = (time.time() - max(p.stat().st_mtime for p in times if p.exists())) / DAY
     try:
         plan = read_manifest(path)["plan"]
-        done = len({line.split(b",")[0] for line in (path / LOG).read_bytes().splitlines()})
+        log = (path / LOG).read_bytes()
+        done = len({line.split(b",")[0] for line in log[: log.rfind(b"\n") + 1].splitlines()})
         total = len(plan["batches"])
         state = "complete" if done == total else f"{done} of {total} batches"
         items = sum(len(batch) for batch in plan["batches"])
@@ -72,8 +78,11 @@ def prune(
     """
     gone, busy = [], []
     for one in kept():
-        stale = one.idle_days > 1 if one.path.name.startswith(".") else not one.usable
-        if not (everything or stale or (older_than is not None and one.idle_days > older_than)):
+        if one.path.name.startswith("."):  # being laid out by a running process, unless it is old
+            asked = one.idle_days > 1
+        else:
+            asked = everything or not one.usable or (older_than is not None and one.idle_days > older_than)
+        if not asked:
             continue
         lock = FileLock(cache_dir() / "locks" / f"{one.path.name}.lock")
         lock_there = Path(lock.lock_file).exists()
@@ -83,9 +92,13 @@ def prune(
         except Timeout:
             busy.append(one)
             continue
-        if not dry_run:
-            shutil.rmtree(one.path)
-        gone.append(one)
-        if lock_there:
-            lock.release()
+        try:
+            if not dry_run:
+                shutil.rmtree(one.path)
+            gone.append(one)
+        except PermissionError:  # Windows keeps what is memory-mapped
+            busy.append(one)
+        finally:
+            if lock_there:
+                lock.release()
     return gone, busy

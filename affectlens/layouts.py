@@ -81,7 +81,9 @@ def lay_out(model: "LensModel", frame: pd.DataFrame, *, chat: bool = False) -> l
         rendered, turns = _render(model, messages, name) if messages is not None else (str(text), ())
         # an item's own ending counts in its text, which is the last message if it is in a conversation
         start = turns[-1].start if turns else 0
-        own = ending_start(rendered[start : turns[-1].end] if turns else rendered) if ending is None else int(ending)
+        said = rendered[start : turns[-1].end] if turns else rendered
+        trimmed = max(str(text).find(said), 0)  # some templates strip the messages
+        own = ending_start(said) if ending is None else max(int(ending) - trimmed, 0)
         planned.append((str(name), rendered, start + own, turns))
     out: list[Layout] = []
     for special in (True, False):  # templates write their own special tokens

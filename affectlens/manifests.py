@@ -54,14 +54,17 @@ def read_manifest(home: Path) -> Json:
             raise StoreError(f"{home} was written by another version of AffectLens: capture again.")
         if canonical(manifest) != content:
             raise damaged(home / MANIFEST)
-    except (OSError, ValueError, AttributeError, KeyError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError, KeyError) as error:
         raise StoreError(f"{home} holds no readable activations ({error!r}).") from None
     return manifest
 
 
 def shard_name(what: str) -> str:
     """The file of a site's tensors; a dictionary's name may hold characters that a file's can't."""
-    return "".join(c if c.isalnum() or c in "._-@" else "_" for c in what) + ".safetensors"
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-@") else "_" for c in what)[:80]
+    _, _, sae = what.partition("@")  # H3 and N17 are ours; a dictionary's name is anybody's, and files fold its case
+    safe = plain == what and sae == sae.lower()
+    return (plain if safe else f"{plain}-{hashlib.sha256(what.encode()).hexdigest()[:8]}") + ".safetensors"
 
 
 def canonical(manifest: Json) -> bytes:
@@ -85,15 +88,15 @@ def header(shapes: dict[str, list[int]]) -> tuple[bytes, dict[str, int], int]:
 
 
 def lay_out_shard(path: Path, shapes: dict[str, list[int]]) -> None:
-    """A shard at its full length with nothing in it yet; the disk's space is taken now."""
+    """A shard's header, and its full length; the disk's space is taken now. What is in it already stays."""
     head, _, size = header(shapes)
-    with path.open("wb") as stream:
+    path.touch()
+    with path.open("r+b") as stream:
         stream.write(head)
         stream.flush()
+        stream.truncate(size)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(stream.fileno(), 0, size)
-        else:
-            stream.truncate(size)
 
 
 def damaged(path: Path) -> StoreError:

@@ -1,5 +1,7 @@
 """``load_model``: a name, a folder, or a model in memory becomes a :class:`LensModel` that passed its load check."""
 
+import hashlib
+import threading
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +11,7 @@ from torch import nn
 
 from affectlens import loading
 from affectlens.errors import ModelError
-from affectlens.fingerprint import fingerprint_of
+from affectlens.fingerprint import adapters, fingerprint_of
 
 if TYPE_CHECKING:
     from affectlens.model_sites import ModelSites
@@ -40,9 +42,10 @@ class LensModel:
         config = hf.config.get_text_config()
         self.n_layers = int(config.num_hidden_layers)
         self.d_model = int(config.hidden_size)
-        self.n_heads = int(config.num_attention_heads)
+        self.n_heads = int(getattr(config, "num_attention_heads", 0) or 0)  # 0: a model without attention
         self.n_ctx = int(getattr(config, "max_position_embeddings", 0)) or 2**31
         self.blocks = _find_blocks(hf, self.n_layers, name)
+        self.lock = threading.RLock()  # two threads' hooks would see each other's passes
         self.editing = 0  # how many edits are in place; while there are any, nothing goes into or comes from the store
 
     @property
@@ -65,9 +68,14 @@ class LensModel:
         found: torch.dtype = self.hf.get_input_embeddings().weight.dtype
         return found
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 over weights, adapters, configuration, tokenizer, revision and dtype, in 32 hex digits."""
+        """SHA-256 over weights, configuration, tokenizer, revision, dtype, and which adapters are on; 32 hex digits."""
+        state = adapters(self.hf)
+        return hashlib.sha256((self._weights + state).encode()).hexdigest()[:32] if state else self._weights
+
+    @cached_property
+    def _weights(self) -> str:
         return fingerprint_of(self.hf, self.tokenizer, dtype=self.dtype, revision=self.revision)
 
     @cached_property

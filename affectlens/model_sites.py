@@ -1,6 +1,7 @@
 """The sites that one model has: expanding names, checking addresses, cutting parts out of values."""
 
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -64,12 +65,19 @@ class ModelSites:
     def _meant(self, one: str | Site) -> list[Site]:
         if isinstance(one, Site):
             return [one]
+        if not isinstance(one, str):
+            raise SiteError(f"{one!r} is not a site: give a text such as L12.resid_post, or a Site.")
         if re.match(r"L\d|blocks\.", one):
             return [Site.parse(one)]
         pattern = Site.parse(f"L0.{one}")
         if pattern.kind == "features":
             return [replace(pattern, layer=self._dictionary(pattern).site.layer)]
         layers = [layer for layer in range(self.n_layers) if (layer, pattern.kind) in self._table]
+        if 0 < len(layers) < self.n_layers:
+            lacking = sorted(set(range(self.n_layers)) - set(layers))
+            warnings.warn(
+                f"{self._name} has no {pattern.kind} at layers {lacking}: {one} leaves them out.", stacklevel=4
+            )
         return [replace(pattern, layer=layer) for layer in layers or [0]]
 
     def _dictionary(self, site: Site) -> Dictionary:
@@ -142,7 +150,8 @@ class ModelSites:
             layers = [layer for layer in range(self.n_layers) if (layer, kind) in self._table]
             if layers:
                 site = Site(kind, layers[0])
-                rows.append(f"  L{layers[0]}..{layers[-1]}.{kind:<11} {list(self.shape(site))}")
+                gaps = "" if len(layers) == layers[-1] - layers[0] + 1 else f", {len(layers)} of them"
+                rows.append(f"  L{layers[0]}..{layers[-1]}.{kind:<11} {list(self.shape(site))}{gaps}")
         rows += [
             f"  {d.site.text} -> L{d.site.layer}.features@{name} [{d.n_features}]"
             for name, d in self.dictionaries.items()

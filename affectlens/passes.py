@@ -41,7 +41,7 @@ def run_batch(
         real[row, : len(item)] = True
     pool = pooling(batch, [rule for rule in rules if not rule.ragged], width).to(model.device)
     sink = _Sink(rules, layers, pool, real.to(model.device))
-    with watch(model, sites, sink.see, stop=True):
+    with model.lock, watch(model, sites, sink.see, stop=True):
         model.body(input_ids=ids.to(model.device), use_cache=False)
     for what, group in sink.values.items():
         if not all(np.isfinite(value).all() for value in group.values()):
@@ -136,7 +136,8 @@ def run_splitting(
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or on the host."""
     said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in said
+    phrases = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(phrase in said for phrase in phrases)
 
 
 def _joined(done: list[Values]) -> Values:

@@ -49,6 +49,16 @@ class Position:
     kind: str
     argument: int | str | None = None
 
+    def __post_init__(self) -> None:
+        known = (
+            (self.kind in _PLAIN and self.argument is None)
+            or (self.kind == "turn" and isinstance(self.argument, int))
+            or (self.kind == "mean_from" and isinstance(self.argument, int) and self.argument >= 0)
+            or (self.kind in _NAMED and isinstance(self.argument, str) and self.argument)
+        )
+        if not known:
+            raise CaptureError(f"Position {self.kind!r} with {self.argument!r} is not known; choose from {FORMS}.")
+
     @classmethod
     def parse(cls, text: str) -> "Position":
         """The rule that ``text`` names.
@@ -105,8 +115,10 @@ class Position:
             content[: int(self.argument or 0)] = False
             return content
         if self.kind == "span":
-            start = layout.text.find(str(self.argument))
-            return content & layout.covers(start, start + len(str(self.argument))) if start >= 0 else content & False
+            words = str(self.argument)
+            within = [(t.start, t.end) for t in layout.turns] or [(0, len(layout.text))]
+            starts = [at for a, b in within if (at := layout.text.find(words, a, b)) >= 0]
+            return content & layout.covers(starts[0], starts[0] + len(words)) if starts else content & False
         if self.kind in ("turn", "role", "template_end"):
             return self._of_turns(layout, content)
         return np.ones_like(content) if self.kind == "all" else content

@@ -5,7 +5,7 @@ first, then each token of the reply as it goes in again. It is read at each step
 the model during it (steering, patching) is in what is read.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -15,15 +15,15 @@ from torch import Tensor
 from affectlens.capturing import budget, flat, plan_batches
 from affectlens.errors import CaptureError
 from affectlens.hooks import watch
-from affectlens.layouts import Layout, Message, lay_out
+from affectlens.layouts import Layout, lay_out
 from affectlens.model import LensModel
-from affectlens.passes import shapes
+from affectlens.passes import out_of_memory, shapes
 from affectlens.positions import Position, parse_positions
 from affectlens.progress import tracked
 from affectlens.quiet import quiet_transformers
 from affectlens.sites import Site
 from affectlens.store import Activations
-from affectlens.texts import TextList
+from affectlens.texts import Texts, as_table
 from affectlens.types import TextTable
 
 _POSITIONS = ("mean", "mean_from", "last", "all")
@@ -31,7 +31,7 @@ _POSITIONS = ("mean", "mean_from", "last", "all")
 
 def capture_replies(
     model: LensModel,
-    prompts: TextTable | Iterable[str | Sequence[Message]],
+    prompts: Texts,
     *,
     max_new_tokens: int = 32,
     sites: str | Site | Iterable[str | Site] = "resid_post",
@@ -49,7 +49,8 @@ def capture_replies(
         prompts: a battery, plain texts to go on with, or conversations.
         max_new_tokens: the longest reply; it ends earlier with the model's end token, which is its last row.
         sites: as for :func:`affectlens.capture`, but for patterns.
-        positions: ``mean``, ``mean_from(k)`` and ``last`` of the reply's tokens, or ``all``.
+        positions: ``mean``, ``mean_from(k)`` and ``last`` of the reply's tokens, or ``all``. A reply shorter than ``k``
+            has NaN there.
         chat: make each text the user's message, in the model's own template.
         temperature: 0 takes the likeliest token; above, tokens are sampled.
         seed: of the sampling.
@@ -63,13 +64,15 @@ def capture_replies(
     Raises:
         CaptureError: as for :func:`affectlens.capture`; a reply that does not fit into the context.
     """
-    table = prompts if isinstance(prompts, TextTable) else TextList(list(prompts))
+    table = as_table(prompts)
     wanted, rules = model.sites.expand(sites), parse_positions(positions)
     frame = table.frame()
     if frame.empty or max_new_tokens < 1 or temperature < 0:
         raise CaptureError("capture_replies needs a prompt, max_new_tokens of 1 or more, and temperature of 0 or more.")
     if unfit := [str(rule) for rule in rules if rule.kind not in _POSITIONS]:
         raise CaptureError(f"Of a reply there are {', '.join(_POSITIONS)}, not {', '.join(unfit)}.")
+    if late := [str(rule) for rule in rules if rule.kind == "mean_from" and int(rule.argument or 0) >= max_new_tokens]:
+        raise CaptureError(f"{late[0]} begins after the longest reply, which has {max_new_tokens} tokens.")
     if any(site.kind == "pattern" for site in wanted):
         raise CaptureError("A pattern grows with each step: capture the whole text afterwards instead.")
     layouts = lay_out(model, frame, chat=chat)
@@ -83,12 +86,9 @@ def capture_replies(
     states: list[dict[Site, np.ndarray]] = [{} for _ in layouts]
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
-        for rows in tracked(
-            plan_batches([len(x) + max_new_tokens for x in layouts], budget(model, token_budget)),
-            "replies",
-            show=progress,
-        ):
-            written, seen = _write(model, [layouts[row] for row in rows], wanted, max_new_tokens, temperature)
+        plan = plan_batches([len(x) + max_new_tokens for x in layouts], budget(model, token_budget))
+        for rows in tracked(plan, "replies", show=progress):
+            written, seen = _shrinking(model, [layouts[row] for row in rows], wanted, max_new_tokens, temperature)
             for at, row in enumerate(rows):
                 replies[row] = written[at]
                 states[row] = {
@@ -97,6 +97,35 @@ def capture_replies(
     said = [model.tokenizer.decode(reply, skip_special_tokens=True) for reply in replies]
     frame = frame.assign(reply=said, n_new=[len(reply) for reply in replies])
     return _pooled(model, table, frame, wanted, rules, replies, states)
+
+
+def _shrinking(
+    model: LensModel, batch: list[Layout], sites: tuple[Site, ...], most: int, temperature: float
+) -> tuple[list[list[int]], dict[Site, list[np.ndarray]]]:
+    """:func:`_write`, in halves where memory runs out."""
+    try:
+        return _write(model, batch, sites, most, temperature)
+    except (RuntimeError, MemoryError) as error:
+        if len(batch) == 1 or not out_of_memory(error):
+            raise
+    half = len(batch) // 2
+    (first, a), (second, b) = (
+        _shrinking(model, part, sites, most, temperature) for part in (batch[:half], batch[half:])
+    )
+    steps = {site: max(len(a[site]), len(b[site])) for site in sites}
+    blank = {site: np.zeros_like(a[site][0][:1]) for site in sites}
+
+    def filled(part: list[np.ndarray], site: Site, n: int) -> list[np.ndarray]:
+        return part + [np.repeat(blank[site], n, axis=0)] * (steps[site] - len(part))
+
+    joined = {
+        site: [
+            np.concatenate(pair)
+            for pair in zip(filled(a[site], site, half), filled(b[site], site, len(batch) - half), strict=True)
+        ]
+        for site in sites
+    }
+    return first + second, joined
 
 
 def _write(
@@ -120,8 +149,13 @@ def _write(
     def see(site: Site, value: Tensor) -> None:
         seen[site].append(value[:, -1].float().cpu().numpy())
 
-    with quiet_transformers(), watch(model, sites, see):
-        out = model.hf.generate(ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config)
+    own = model.hf.generation_config  # penalties, beams and the like; transformers would fill ours up from it
+    with quiet_transformers(), model.lock, watch(model, sites, see):
+        model.hf.generation_config = config
+        try:
+            out = model.hf.generate(ids.to(model.device), attention_mask=mask.to(model.device))
+        finally:
+            model.hf.generation_config = own
     return [_until_end(row, ends) for row in out[:, width:].tolist()], seen
 
 
@@ -155,7 +189,7 @@ def _pooled(
     values = {what: {p: np.empty(s, np.float32) for p, s in group.items()} for what, group in sizes.items()}
     for site in sites:
         at = layers[site.what].index(site.layer)
-        for row, text in enumerate(texts):
+        for row in range(len(texts)):
             steps = states[row][site]
             for rule in rules:
                 into = values[site.what][str(rule)]
@@ -163,8 +197,6 @@ def _pooled(
                     into[offsets[row] : offsets[row + 1], at] = steps
                 else:
                     chosen = slice(-1, None) if rule.kind == "last" else slice(int(rule.argument or 0), None)
-                    if not len(steps[chosen]):
-                        raise CaptureError(f"Position {rule} picks no token of the reply to {text.name!r}.")
-                    into[row, at] = steps[chosen].mean(0)
+                    into[row, at] = steps[chosen].mean(0) if len(steps[chosen]) else np.nan
     kept = {what: tuple(group) for what, group in layers.items()}
     return Activations(values, kept, frame, model.name, model.fingerprint, table.name, table.sha256, ids, offsets)

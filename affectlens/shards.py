@@ -17,13 +17,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from safetensors.numpy import load_file, save_file
 
 from affectlens.errors import StoreError
@@ -41,7 +42,7 @@ from affectlens.manifests import (
     read_manifest,
     shard_name,
 )
-from affectlens.paths import file_sha256, written_whole
+from affectlens.paths import file_sha256, replacing, write_parquet, written_whole
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Shards:
                 if file_sha256(home / name) != manifest["files"][name]:
                     raise damaged(home / name)
             tokens = load_file(home / TOKENS)
-        except (OSError, TypeError, KeyError, ValueError) as error:
+        except (FileNotFoundError, TypeError, KeyError, ValueError) as error:
             raise StoreError(f"{home} holds no readable activations ({error!r}).") from None
         self.ids, self.offsets = tokens["ids"], tokens["offsets"]
         self._starts = {what: self._check_header(what) for what in self.plan.shapes}
@@ -90,13 +91,25 @@ class Shards:
         if need > shutil.disk_usage(home.parent).free:
             raise _full(home, need)
         with _room(home, need), written_whole(home) as work:
-            items.drop(columns="meta", errors="ignore").to_parquet(work / ITEMS, index=False)
-            save_file({"ids": ids, "offsets": offsets}, work / TOKENS)
-            files = {name: file_sha256(work / name) for name in (ITEMS, TOKENS)}
+            _describe(work, plan, items, ids, offsets)
             for what, shapes in plan.shapes.items():
                 lay_out_shard(work / shard_name(what), shapes)
             (work / LOG).touch()
-            (work / MANIFEST).write_bytes(canonical({"format": FORMAT, "files": files, "plan": asdict(plan)}))
+        return cls(home)
+
+    @classmethod
+    def mend(cls, home: Path, plan: Plan, items: pd.DataFrame, ids: np.ndarray, offsets: np.ndarray) -> "Shards":
+        """Write anew all that describes the values, and open the folder; each batch still has to match its digest.
+
+        So damage to anything but values costs no computing, and the values of a folder are never thrown away.
+        """
+        with suppress(StoreError):
+            found = Plan(**read_manifest(home)["plan"])
+            plan = found if found.shapes == plan.shapes else plan
+        with _room(home):
+            _describe(home, plan, items, ids, offsets)
+            for what, shapes in plan.shapes.items():
+                lay_out_shard(home / shard_name(what), shapes)
         return cls(home)
 
     @property
@@ -157,7 +170,7 @@ class Shards:
             with path.open("rb") as stream:
                 if stream.read(len(head)) != head or path.stat().st_size != size:
                     raise damaged(path)
-        except OSError:
+        except FileNotFoundError:
             raise damaged(path) from None
         return starts
 
@@ -201,6 +214,21 @@ class InMemory:
     def arrays(self) -> dict[str, dict[str, np.ndarray]]:
         """The tensors themselves."""
         return self._values
+
+
+def _describe(home: Path, plan: Plan, items: pd.DataFrame, ids: np.ndarray, offsets: np.ndarray) -> None:
+    """Items, tokens and the manifest with their digests, each by a rename."""
+    try:
+        write_parquet(home / ITEMS, items.drop(columns="meta", errors="ignore"))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise StoreError(
+            f"A column of the items can't be written to parquet: {error!s:.150}. Drop it or fix it."
+        ) from None
+    with replacing(home / TOKENS) as work:
+        save_file({"ids": ids, "offsets": offsets}, work)
+    files = {name: file_sha256(home / name) for name in (ITEMS, TOKENS)}
+    with replacing(home / MANIFEST) as work:
+        work.write_bytes(canonical({"format": FORMAT, "files": files, "plan": asdict(plan)}))
 
 
 def _full(home: Path, need: int) -> StoreError:

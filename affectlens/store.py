@@ -14,13 +14,14 @@ from jaxtyping import Float32, Int
 from affectlens.errors import CaptureError, StoreError
 from affectlens.manifests import FORMAT, Plan, is_ragged, shard_name
 from affectlens.paths import cache_dir, written_whole
+from affectlens.positions import Position
 from affectlens.shards import Shards
 from affectlens.sites import Site
 
 Values = dict[str, dict[str, np.ndarray]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Activations:
     """Activations of a battery's items.
 
@@ -54,6 +55,8 @@ class Activations:
     ) -> "Activations":
         """Pooled activations from anywhere: position -> ``[item, layer, ...]``, one site at some layers."""
         kept = {position: np.asarray(value, dtype=np.float32) for position, value in values.items()}
+        if unpooled := [position for position in kept if is_ragged(site, position)]:
+            raise CaptureError(f"from_arrays takes one row an item; {site} at {unpooled[0]!r} has one a token.")
         n_layers = int(next(iter(kept.values())).shape[1])
         none = np.zeros(0, dtype=np.int32), np.zeros(len(items) + 1, dtype=np.int64)
         return cls({site: kept}, {site: layers or tuple(range(n_layers))}, items, model, fingerprint, battery,
@@ -84,18 +87,24 @@ class Activations:
     def __len__(self) -> int:
         return len(self.items)
 
-    def at(self, position: str | None = None, site: str | None = None) -> Float32[np.ndarray, "item layer *part"]:
+    def at(
+        self, position: str | Position | None = None, site: str | None = None
+    ) -> Float32[np.ndarray, "item layer *part"]:
         """One site's activations at every captured layer, pooled by ``position``; the first captured by default.
+
+        ``site`` is a name without its layer, as in :attr:`sites`; for one layer write ``acts["L12.resid_post"]``.
 
         Raises:
             CaptureError: if that site or position was not captured.
         """
-        what = site or self.site
+        what = str(site or self.site)
         if what not in self.values:
             raise CaptureError(
                 f"{what} was not captured, only {', '.join(self.sites)}: capture again with it in sites=."
             )
-        name = position or self.positions[0]
+        name = str(position) if position else self.positions[0]
+        if name not in self.values[what]:
+            name = str(Position.parse(name))  # however its argument was quoted
         if name not in self.values[what]:
             raise CaptureError(
                 f"Position {name!r} was not captured, only {', '.join(self.positions)}: "
@@ -138,7 +147,11 @@ class Activations:
         return f"Activations({len(self)} items: {shown}; {'+'.join(self.positions)}; {self.model}, {self.battery})"
 
     def save(self, folder: str | Path) -> Path:
-        """Write everything to ``folder``, which must not exist yet, in the format of the store."""
+        """Write everything to ``folder``, which must not exist yet, in the store's format; not the column ``meta``.
+
+        Raises:
+            StoreError: the folder exists, its disk is full, or a column of ``items`` can't be written.
+        """
         target = Path(folder)
         if target.exists():
             raise StoreError(f"{target} exists already: choose another name or remove it.")

@@ -1,7 +1,6 @@
 """Opening a capture's folder in the store: one process at a time, damage said and mended."""
 
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from affectlens.shards import Shards
 
 
 class DamagedStore(UserWarning):
-    """Something in the store was not as it was written, and is computed again."""
+    """Something in the store was not as it was written, and is mended or computed again."""
 
 
 @contextmanager
@@ -45,18 +44,17 @@ def opened(
 
 
 def _whole(home: Path, plan: Plan, items: pd.DataFrame, ids: np.ndarray, offsets: np.ndarray) -> Shards:
-    if home.exists():
-        try:
-            shards = Shards(home)
-            if shards.plan.shapes != plan.shapes or not np.array_equal(shards.offsets, offsets):
-                raise StoreError(f"{home} holds something else than its name says.")
-        except StoreError as error:
-            warnings.warn(f"{error} It is computed again now.", DamagedStore, stacklevel=5)
-            shutil.rmtree(home)
-        else:
-            if shards.damaged:
-                share = f"{len(shards.damaged)} of {len(shards.plan.batches)} batches"
-                warnings.warn(f"{share} in {home} are damaged and are computed again now.", DamagedStore, stacklevel=5)
-            os.utime(home / MANIFEST)  # for those who prune by last use
-            return shards
-    return Shards.create(home, plan, items, ids, offsets)
+    if not home.exists():
+        return Shards.create(home, plan, items, ids, offsets)
+    try:
+        shards = Shards(home)
+        if shards.plan.shapes != plan.shapes or not np.array_equal(shards.ids, ids):
+            raise StoreError(f"{home} holds something else than its name says.")
+    except StoreError as error:
+        warnings.warn(f"{str(error).partition(':')[0]}. It is mended now.", DamagedStore, stacklevel=5)
+        shards = Shards.mend(home, plan, items, ids, offsets)
+    if shards.damaged:
+        share = f"{len(shards.damaged)} of {len(shards.plan.batches)} batches"
+        warnings.warn(f"{share} in {home} are damaged and are computed again now.", DamagedStore, stacklevel=5)
+    os.utime(home / MANIFEST)  # for those who prune by last use
+    return shards

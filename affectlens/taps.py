@@ -1,25 +1,22 @@
 """How a site is reached in a model: found by running the model, not by a table of module names.
 
-One short forward pass records what goes in and out of every module of each block. Then, by the laws of a residual
-block (``x`` enters, ``y`` leaves):
-
-1. ``attn_out`` and ``mlp_out`` are the outputs ``a`` and ``m`` of two children of the block for which ``x + a + m = y``
-   at every token. Norms after attention (Gemma) and dropouts need no special case.
-2. ``resid_mid`` exists if a child is given ``x + a``; in a parallel block (GPT-NeoX) none is.
-3. ``z`` and ``neurons`` are what goes into the last matrix of the attention and of the MLP, the one whose output is
-   that part's own (with its adapter, where there is one).
-4. ``pattern`` is the second output of the attention module, under eager attention.
-
-A site that a block lacks is not in the table. What is found is a set of modules, so it holds for every later input.
+One short pass records what goes in and out of every module of each block, and :mod:`affectlens.anatomy` tells from that
+which are which. A second one, with eager attention, sees which attention modules report their weights. What is found is
+a set of modules, so it holds for every later input. A user's own hooks are off meanwhile: they would bend the laws.
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
+
+from affectlens.anatomy import Call, Parts, dissect
+from affectlens.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from affectlens.model import LensModel
@@ -34,17 +31,11 @@ class Tap:
     module: nn.Module
     side: str  # "in", "out", or "weights" for the second output of an attention module
     width: int  # the size of the value's last axis
-    block: nn.Module | None = None  # resid_mid alone: the block whose input is added to the output of ``module``
+    base: nn.Module | None = None  # to edit resid_mid: its input is added to the output of ``adds``
+    adds: nn.Module | None = None
 
 
-@dataclass
-class _Call:
-    """One module's call in the probing pass."""
-
-    name: str  # inside its block; "" is the block itself
-    module: nn.Module
-    given: Tensor
-    gave: Tensor
+Table = dict[tuple[int, str], Tap]
 
 
 def first(value: Any) -> Any:
@@ -58,89 +49,118 @@ def given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 @torch.inference_mode()
-def discover(model: "LensModel") -> dict[tuple[int, str], Tap]:
+def discover(model: "LensModel") -> Table:
     """Every site of every block, as ``(layer, kind) -> Tap``.
 
-    ``resid_pre`` and ``resid_post`` are there for all blocks; others where the laws above hold.
+    ``resid_pre`` and ``resid_post`` are there for all blocks; others where the block has them.
     """
-    table: dict[tuple[int, str], Tap] = {}
     ids = model.tokenizer(PROBE, return_tensors="pt").input_ids[:, :16].to(model.device)
+    with _bare(model):
+        calls = _calls(model, ids)
+        parts = [dissect(seen) for seen in calls]
+        known = frozenset(one.names for one in parts if one.names)
+        parts = [one if one.names else dissect(seen, known) for one, seen in zip(parts, calls, strict=True)]
+        weights = _reporting(model, parts, ids)
+    table: Table = {}
+    for layer, (block, one) in enumerate(zip(model.blocks, parts, strict=True)):
+        table[layer, "resid_pre"] = Tap(block, "in", model.d_model)
+        table[layer, "resid_post"] = Tap(block, "out", model.d_model)
+        for kind, call in (("attn_out", one.attn_out), ("mlp_out", one.mlp_out)):
+            if call:
+                table[layer, kind] = Tap(call.module, "out", model.d_model)
+        if one.mid and one.attn_out and one.entry:
+            table[layer, "resid_mid"] = Tap(one.mid.module, "in", model.d_model, one.entry.module, one.attn_out.module)
+        if one.down:
+            table[layer, "neurons"] = Tap(one.down.module, "in", one.down.given.shape[-1])
+        if one.attention and one.attention.module in weights:
+            table[layer, "pattern"] = Tap(one.attention.module, "weights", model.n_heads)
+        if model.n_heads and one.heads and one.attention and one.heads.given.shape[-1] % model.n_heads == 0:
+            name = type(one.attention.module).__name__.lower()
+            if one.attention.module in weights or "attention" in name or "attn" in name:
+                table[layer, "z"] = Tap(one.heads.module, "in", one.heads.given.shape[-1])
+    return table
+
+
+def _calls(model: "LensModel", ids: Tensor) -> list[list[Call]]:
+    """What each module of each block was given and gave, in one pass."""
+    calls: list[list[Call]] = [[] for _ in model.blocks]
     with ExitStack() as handles:
-        calls: list[list[_Call]] = [[] for _ in model.blocks]
         for layer, block in enumerate(model.blocks):
             for name, module in block.named_modules():
-                keep = _keeper(calls[layer], name)
-                handles.callback(module.register_forward_hook(keep, with_kwargs=True).remove)
+                before, after = _keepers(calls[layer], name)
+                handles.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+                handles.callback(module.register_forward_hook(after).remove)
         model.body(input_ids=ids, use_cache=False)
-    for layer, block in enumerate(model.blocks):
-        found = {"resid_pre": Tap(block, "in", model.d_model), "resid_post": Tap(block, "out", model.d_model)}
-        found |= _inside(block, calls[layer], 1e-3 if model.dtype == torch.float32 else 0.1, model.n_heads)
-        table |= {(layer, kind): tap for kind, tap in found.items()}
-    return table
+    return calls
 
 
-def _keeper(calls: list[_Call], name: str) -> Callable[..., None]:
-    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        x, y = given(args, kwargs), first(output)
-        if isinstance(x, Tensor) and isinstance(y, Tensor):
-            calls.append(_Call(name, module, x.clone(), y.clone()))
+def _keepers(calls: list[Call], name: str) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Copies, as some families compute in place; the input is taken before the module runs."""
+    entered: list[Any] = []
 
-    return keep
+    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = given(args, kwargs)
+        entered.append(x.clone() if isinstance(x, Tensor) else None)
 
+    def after(module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        x, y = entered.pop(), first(output)
+        if isinstance(x, Tensor) and isinstance(y, Tensor) and x.is_floating_point():
+            calls.append(Call(name, module, x.to(y.device), y.clone()))
 
-def _inside(block: nn.Module, calls: list[_Call], tolerance: float, n_heads: int) -> dict[str, Tap]:
-    if not calls or calls[-1].name:
-        return {}  # the block was given no hidden states that we can see
-    x, y = calls[-1].given, calls[-1].gave
-    children = [c for c in calls if c.name and "." not in c.name and c.gave.shape == x.shape]
-    pairs = [
-        (off(a.gave + m.gave, y - x), i, j) for i, a in enumerate(children) for j, m in enumerate(children) if i < j
-    ]
-    if not pairs or min(pairs)[0] > tolerance:
-        return {}
-    _, i, j = min(pairs)
-    attn, mlp = children[i], children[j]
-    table = {"attn_out": Tap(attn.module, "out", x.shape[-1]), "mlp_out": Tap(mlp.module, "out", x.shape[-1])}
-    if any(off(c.given - x, attn.gave) <= tolerance for c in children if c.given.shape == x.shape):
-        table["resid_mid"] = Tap(attn.module, "out", x.shape[-1], block)
-    attention, feed = _source(children, i), _source(children, j)
-    matrix = _last_matrix(calls, attention)
-    if matrix is not None and matrix.given.shape[-1] % n_heads == 0:
-        table["z"] = Tap(matrix.module, "in", matrix.given.shape[-1])
-        table["pattern"] = Tap(attention.module, "weights", n_heads)
-    if (matrix := _last_matrix(calls, feed)) is not None:
-        table["neurons"] = Tap(matrix.module, "in", matrix.given.shape[-1])
-    return table
+    return before, after
 
 
-def off(found: Tensor, expected: Tensor) -> float:
-    """The median over tokens of the relative error; a few tokens (attention sinks) dwarf what is added to them."""
-    found, expected = found.float(), expected.float()
-    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-20)).median())
+def _reporting(model: "LensModel", parts: list[Parts], ids: Tensor) -> set[nn.Module]:
+    """The attention modules whose second output, under eager attention, is ``[batch, head, query, key]``."""
+    found: set[nn.Module] = set()
+    shape = (1, model.n_heads, ids.shape[1], ids.shape[1])
+
+    def see(module: nn.Module, _args: Any, output: Any) -> None:
+        weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+        if isinstance(weights, Tensor) and weights.shape == shape:
+            found.add(module)
+
+    with ExitStack() as handles, quiet_transformers():
+        for one in parts:
+            if one.attention:
+                handles.callback(one.attention.module.register_forward_hook(see).remove)
+        with eager(model):
+            model.body(input_ids=ids, use_cache=False)
+    return found
 
 
-def _source(children: list[_Call], at: int) -> _Call:
-    """The child that computed ``children[at]``: itself, or the one before it if it is a norm or a dropout."""
-    while at > 0 and not _matrices(children[at].module):
-        at -= 1
-    return children[at]
+@contextmanager
+def eager(model: "LensModel") -> Iterator[None]:
+    """Attention that reports its weights, and afterwards the one that was there."""
+    before = model.hf.config.get_text_config()._attn_implementation
+    model.hf.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.hf.set_attn_implementation(before)
 
 
-def _matrices(module: nn.Module) -> bool:
-    return any(p.ndim >= 2 for p in module.parameters())
+@contextmanager
+def _bare(model: "LensModel") -> Iterator[None]:
+    """The model without anybody's hooks, which are all back afterwards."""
+    kept = [(m, m._forward_hooks, m._forward_pre_hooks) for m in model.hf.modules()]
+    try:
+        for module, _, _ in kept:
+            module._forward_hooks, module._forward_pre_hooks = OrderedDict(), OrderedDict()
+        yield
+    finally:
+        for module, after, before in kept:
+            module._forward_hooks, module._forward_pre_hooks = after, before
 
 
-def _last_matrix(calls: list[_Call], part: _Call) -> _Call | None:
-    """The call of the matrix inside ``part`` that gives the output of ``part``; with its adapter, if it has one."""
-    same = [
-        call
-        for call in calls
-        if (call.name == part.name or call.name.startswith(part.name + "."))
-        and _matrices(call.module)
-        and call.gave.shape == part.gave.shape
-        and off(call.gave, part.gave) <= 1e-3
-    ]
-    wrapped = [
-        call for call in same if call.given.shape == same[0].given.shape and torch.equal(call.given, same[0].given)
-    ]
-    return wrapped[-1] if wrapped else None
+def foreign_hooks(model: "LensModel") -> bool:
+    """Whether somebody else's hooks are on the model, which may change what it computes.
+
+    transformers, accelerate and peft leave hooks of their own, which belong to the model.
+    """
+    ours = ("affectlens.", "transformers.", "accelerate.", "peft.")
+    for module in model.hf.modules():
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            if not str(getattr(hook, "__module__", "")).startswith(ours):
+                return True
+    return bool(_global_forward_hooks or _global_forward_pre_hooks)

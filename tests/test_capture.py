@@ -3,10 +3,11 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from affectlens import passes
+from affectlens import capturing, passes
 from affectlens.capturing import capture, plan_batches
 from affectlens.errors import CaptureError, SiteError
 from affectlens.foreign import from_cache
@@ -245,12 +246,43 @@ def test_a_cache_that_does_not_fit_says_why(cache: Any, options: Any, sentence: 
         (["ok"], {"positions": ()}, "No position is named"),
         (["ok"], {"sites": "pattern", "positions": "all"}, "pooled over queries: name a position other than all"),
         ("one text", {}, "put a single text into a list"),
+        ({"a": "text"}, {}, "not dict: put a single text into a list"),
+        (pd.DataFrame({"text": ["ok", float("nan")]}), {}, "Item t1 is float: give strings, or lists of messages"),
+        ([[{"role": "user", "content": None}]], {}, "Text 0 has a message whose content is NoneType"),
+        (["half \ud83d"], {}, "Text 0 has half a character"),
+        (pd.DataFrame({"words": ["a"]}), {}, "The table has no column 'text', only words"),
+        (pd.DataFrame({"id": [1, 1], "text": ["a", "b"]}), {}, "several items with the id '1'"),
+        (["ok", "a longer text"], {"positions": "mean_from(5)"}, "picks no token of item 't0'"),
         ([[]], {}, "Text 0 is list: give strings, or lists of messages"),
     ],
 )
 def test_what_cannot_be_captured(llama: LensModel, texts: Any, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(CaptureError, match=sentence):
         capture(llama, texts, **options)
+
+
+def test_what_is_no_model_is_refused(llama: LensModel) -> None:
+    with pytest.raises(CaptureError, match="capture takes what load_model gives, not LlamaForCausalLM"):
+        vars(capturing.capture)["__wrapped__"](llama.hf, TEXTS)
+
+
+def test_a_table_of_ones_own(llama: LensModel) -> None:
+    table = pd.DataFrame({"id": ["b", "a"], "text": TEXTS[:2], "mood": [1, 2]}, index=[7, 9])
+    acts = capture(llama, table)
+    np.testing.assert_array_equal(acts.at(), capture(llama, TEXTS[:2], cache=False).at())
+    assert acts.items["id"].tolist() == ["b", "a"]
+    assert acts.items["mood"].tolist() == [1, 2]
+
+
+def test_names_may_be_written_in_any_way(llama: LensModel) -> None:
+    acts = capture(llama, TEXTS[:1], positions=["span('came late')", "mean"], cache=False)
+    np.testing.assert_array_equal(acts.at("span('came late')"), acts.at('span("came late")'))
+    np.testing.assert_array_equal(acts.at(Position("mean")), acts.at("mean"))
+    for unknown in ("middle", "mean_from"):
+        with pytest.raises(CaptureError, match="is not known; choose from"):
+            Position(unknown)
+    with pytest.raises(CaptureError, match="one row an item; resid_post at 'all' has one a token"):
+        Activations.from_arrays({"all": np.zeros((3, 2, 4))}, pd.DataFrame({"id": ["a"]}))
 
 
 def test_a_position_that_was_not_captured_says_how(llama: LensModel) -> None:
@@ -264,8 +296,6 @@ def test_a_position_that_was_not_captured_says_how(llama: LensModel) -> None:
 
 
 def test_planted_arrays_become_activations() -> None:
-    import pandas as pd
-
     values = np.arange(24, dtype=np.float64).reshape(2, 3, 4)
     acts = Activations.from_arrays({"mean": values}, pd.DataFrame({"id": ["a", "b"]}), layers=(4, 5, 6))
     np.testing.assert_array_equal(acts[Site("resid_post", 5)], values[:, 1])

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from affectlens.cursors import Cursor, following
 from affectlens.errors import SiteError
-from affectlens.hooks import Cursor, NothingChanged, edit, following, record, watch
+from affectlens.hooks import NothingChanged, edit, record, watch
 from affectlens.model import LensModel
 from affectlens.sites import Site
 from affectlens.testing import FAMILIES, tiny_model
@@ -246,3 +247,64 @@ def test_gradients_flow_through_edits(llama: LensModel) -> None:
         with edit(llama, {"L0.resid_mid": lambda v, _, a=amount: v + a * nn.functional.one_hot(torch.tensor(3), 32)}):
             numeric.append(logits(llama, IDS).double().sum())
     assert float(shift.grad[3]) == pytest.approx(float(numeric[0] - numeric[1]) / 2e-2, rel=0.05, abs=0.05)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_chunks_under_left_padding_are_joined(family: str) -> None:
+    model = tiny_model(family, check=False)
+    mask = torch.ones_like(IDS)
+    mask[0, :8] = 0
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad(), record(model, "resid_post") as whole:
+        model.body(input_ids=IDS, attention_mask=mask, position_ids=places, use_cache=False)
+    cache, at = DynamicCache(config=model.hf.config), 0
+    with torch.no_grad(), record(model, "resid_post") as seen, following(model) as cursor:
+        for size in (5, 10, 5):
+            part = slice(at, at + size)
+            model.body(
+                input_ids=IDS[:, part], attention_mask=mask[:, : at + size], position_ids=places[:, part],
+                past_key_values=cache, use_cache=True,
+            )  # fmt: skip
+            at += size
+            assert cursor.positions[0].tolist() == (mask[0].cumsum(0) - 1)[part].where(mask[0, part] == 1, -1).tolist()
+    for site, value in whole.items():
+        torch.testing.assert_close(seen[site][mask == 1], value[mask == 1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_positional_mask_counts_too(llama: LensModel) -> None:
+    mask = torch.tensor([[0, 0, 1, 1]])
+    with torch.no_grad(), following(llama) as cursor:
+        llama.body(IDS[:1, :4], mask)
+    assert cursor.positions.tolist() == [[-1, -1, 0, 1]]
+
+
+@pytest.mark.parametrize("outer", [True, False])
+def test_resid_mid_is_right_whatever_is_edited_before_it(llama: LensModel, outer: bool) -> None:
+    """Nested in either order: a recording, or an edit, of resid_mid and an edit of the block's input."""
+    shift = torch.linspace(-5, 5, 32)
+    first, second = (
+        edit(llama, {"L1.resid_pre": lambda v, _: v + shift}),
+        record(llama, ["L1.resid_mid", "L1.attn_out"]),
+    )
+    with torch.no_grad(), record(llama, "L0.resid_post") as before:
+        if outer:
+            with first, second as seen:
+                llama.body(input_ids=IDS, use_cache=False)
+        else:
+            with second as seen, first:
+                llama.body(input_ids=IDS, use_cache=False)
+    torch.testing.assert_close(
+        seen["L1.resid_mid"], before["L0.resid_post"] + shift + seen["L1.attn_out"], atol=1e-5, rtol=1e-5
+    )
+    zero, moved = (
+        edit(llama, {"L1.resid_mid": lambda v, _: v * 0}),
+        edit(llama, {"L1.resid_pre": lambda v, _: v + shift}),
+    )
+    with torch.no_grad(), zero if outer else moved, moved if outer else zero, record(llama, "L1.resid_mid") as seen:
+        llama.body(input_ids=IDS, use_cache=False)
+    assert seen["L1.resid_mid"].abs().max() < 1e-5
+
+
+def test_one_site_is_edited_once(llama: LensModel) -> None:
+    with pytest.raises(SiteError, match="L0.z is named twice"), edit(llama, {"z": bump(1), "L0.z": bump(2)}):
+        pass

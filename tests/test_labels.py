@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
+from affectlens.cursors import Cursor
 from affectlens.errors import CaptureError, ModelError
-from affectlens.hooks import Cursor, edit
+from affectlens.hooks import edit
 from affectlens.labels import LabelScores, label_logprobs
 from affectlens.layouts import lay_out
 from affectlens.model import LensModel

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from affectlens import replies
 from affectlens.capturing import capture
 from affectlens.errors import CaptureError
 from affectlens.hooks import edit, record
@@ -101,7 +102,10 @@ def test_a_conversation_is_answered(llama: LensModel) -> None:
         ({"max_new_tokens": 0}, "max_new_tokens of 1 or more"),
         ({"temperature": -1.0}, "temperature of 0 or more"),
         ({"positions": "ending"}, "Of a reply there are mean, mean_from, last, all, not ending"),
-        ({"positions": "mean_from(7)", "max_new_tokens": 3}, r"mean_from\(7\) picks no token of the reply to 't0'"),
+        (
+            {"positions": "mean_from(3)", "max_new_tokens": 3},
+            r"mean_from\(3\) begins after the longest reply, which has 3",
+        ),
         ({"sites": "pattern"}, "A pattern grows with each step"),
         ({"max_new_tokens": 1020}, "Item 't2' has 45 tokens, and 1020 more do not fit into the context"),
     ],
@@ -109,3 +113,47 @@ def test_a_conversation_is_answered(llama: LensModel) -> None:
 def test_what_cannot_be_captured(llama: LensModel, options: Any, sentence: str) -> None:
     with pytest.raises(CaptureError, match=sentence):
         capture_replies(llama, PROMPTS, **options)
+
+
+def test_the_models_own_generation_settings_do_not_enter() -> None:
+    model = tiny_model("llama", check=False)
+    plain = capture_replies(model, PROMPTS, max_new_tokens=8, positions="all")
+    model.hf.generation_config.repetition_penalty = 5.0
+    model.hf.generation_config.num_beams = 3
+    own = model.hf.generation_config
+    again = capture_replies(model, PROMPTS, max_new_tokens=8, positions="all")
+    assert model.hf.generation_config is own
+    np.testing.assert_array_equal(again.ids, plain.ids)
+    np.testing.assert_array_equal(again.at(), plain.at())
+
+
+def test_a_reply_that_ends_too_early_has_nan(llama: LensModel) -> None:
+    plain = capture_replies(llama, PROMPTS, max_new_tokens=8, positions="all")
+    end = int(plain.ids[plain.offsets[2] + 1])
+    own = llama.hf.generation_config.eos_token_id
+    llama.hf.generation_config.eos_token_id = end
+    try:
+        ended = capture_replies(llama, PROMPTS, max_new_tokens=8, positions=("mean", "mean_from(5)"))
+    finally:
+        llama.hf.generation_config.eos_token_id = own
+    short = (ended.items["n_new"] <= 5).to_numpy()
+    assert short[2]
+    np.testing.assert_array_equal(np.isnan(ended.at("mean_from(5)")).any((1, 2)), short)
+    assert np.isfinite(ended.at("mean")).all()
+
+
+def test_replies_are_written_in_halves_where_memory_runs_out(llama: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = capture_replies(llama, PROMPTS, max_new_tokens=6, positions=("all", "mean"), token_budget=9999)
+    real, sizes = replies._write, []
+
+    def limited(model: LensModel, batch: Any, *rest: Any) -> Any:
+        sizes.append(len(batch))
+        if len(batch) > 1:
+            raise torch.OutOfMemoryError
+        return real(model, batch, *rest)
+
+    monkeypatch.setattr(replies, "_write", limited)
+    halves = capture_replies(llama, PROMPTS, max_new_tokens=6, positions=("all", "mean"), token_budget=9999)
+    assert sizes == [4, 2, 1, 1, 2, 1, 1]
+    np.testing.assert_array_equal(halves.ids, whole.ids)
+    np.testing.assert_allclose(halves.at("all"), whole.at("all"), atol=1e-4)

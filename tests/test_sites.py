@@ -244,3 +244,104 @@ def by_hand_mid(model: LensModel, ids: Tensor) -> Tensor:
         model.body(input_ids=ids, use_cache=False)
     handle.remove()
     return seen[0]
+
+
+def other_family(name: str) -> LensModel:
+    """Families whose blocks are unlike those of our five."""
+    import transformers
+
+    from affectlens.model import load_model
+    from affectlens.testing import tiny_tokenizer
+
+    sizes = {"vocab_size": 260, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "intermediate_size": 64, "max_position_embeddings": 128}  # fmt: skip
+    hf: Any = transformers
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = {
+            "falcon": lambda: hf.FalconForCausalLM(
+                hf.FalconConfig(**sizes, parallel_attn=True, new_decoder_architecture=False)
+            ),
+            "mixtral": lambda: hf.MixtralForCausalLM(
+                hf.MixtralConfig(**sizes, num_local_experts=4, num_experts_per_tok=2, num_key_value_heads=2)
+            ),
+            "olmo2": lambda: hf.Olmo2ForCausalLM(hf.Olmo2Config(**sizes)),
+            "granite": lambda: hf.GraniteForCausalLM(hf.GraniteConfig(**sizes, residual_multiplier=0.22)),
+            "cohere": lambda: hf.CohereForCausalLM(hf.CohereConfig(**sizes, num_key_value_heads=4)),
+            "opt": lambda: hf.OPTForCausalLM(
+                hf.OPTConfig(
+                    **{k: v for k, v in sizes.items() if k != "intermediate_size"}, ffn_dim=64, word_embed_proj_dim=32
+                )
+            ),
+            "phi": lambda: hf.PhiForCausalLM(hf.PhiConfig(**sizes)),
+        }[name]()
+    return load_model(model=made, tokenizer=tiny_tokenizer(bos=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("olmo2", "resid_pre z pattern attn_out resid_mid neurons mlp_out resid_post"),
+        ("phi", "resid_pre z pattern attn_out neurons mlp_out resid_post"),  # parallel
+        ("cohere", "resid_pre z pattern attn_out neurons mlp_out resid_post"),  # parallel
+        ("mixtral", "resid_pre z pattern attn_out resid_mid mlp_out resid_post"),  # experts: no one set of neurons
+        ("granite", "resid_pre z pattern neurons resid_post"),  # what is added is scaled first
+        ("falcon", "resid_pre z attn_out neurons mlp_out resid_post"),  # its attention keeps its weights to itself
+        ("opt", "resid_pre z pattern resid_post"),  # its MLP flattens the batch
+    ],
+)
+def test_other_families_have_the_sites_that_their_blocks_have(name: str, kinds: str) -> None:
+    model = other_family(name)
+    assert " ".join(model.sites.kinds) == kinds
+    with torch.no_grad(), record(model, kinds.split()) as seen:
+        model.body(input_ids=torch.randint(5, 200, (2, 9)), use_cache=False)
+    for layer in range(2):
+        if "mlp_out" in kinds:
+            total = seen[Site("resid_pre", layer)] + seen[Site("attn_out", layer)] + seen[Site("mlp_out", layer)]
+            torch.testing.assert_close(total, seen[Site("resid_post", layer)], atol=1e-5, rtol=1e-4)
+        if "pattern" in kinds:
+            torch.testing.assert_close(seen[Site("pattern", layer)].sum(-1), torch.ones(2, 4, 9))
+        if "neurons" in kinds:
+            down = model.sites.find(Site("neurons", layer)).module
+            assert seen[Site("neurons", layer)].shape == (2, 9, next(iter(down.parameters())).shape[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sites_are_found_where_the_stream_dwarfs_what_is_added(dtype: torch.dtype) -> None:
+    """One block adds little beside the stream, so that in half precision the laws are blurred there."""
+    from affectlens.model import load_model
+    from affectlens.testing import tiny_hf, tiny_tokenizer
+
+    hf = tiny_hf("llama")
+    with torch.no_grad():
+        hf.model.embed_tokens.weight.mul_(100 if dtype == torch.bfloat16 else 400)
+        for name in ("self_attn.o_proj", "mlp.down_proj"):
+            hf.model.layers[0].get_submodule(name).weight.mul_(400)
+    model = load_model(model=hf.to(dtype), tokenizer=tiny_tokenizer(bos=False), check=False)
+    assert [len(model.sites.expand(kind)) for kind in model.sites.kinds] == [2] * 8
+    names = {id(module): name for name, module in model.hf.named_modules()}
+    assert names[id(model.sites.find(Site("attn_out", 1)).module)] == "model.layers.1.self_attn"
+    assert names[id(model.sites.find(Site("mlp_out", 1)).module)] == "model.layers.1.mlp"
+
+
+def test_a_users_hook_does_not_bend_what_is_found() -> None:
+    model = tiny_model("llama", check=False)
+    calls: list[int] = []
+
+    def double(_module: Any, _args: Any, out: Any) -> Any:
+        calls.append(1)
+        return out * 2
+
+    handle = model.blocks[0].register_forward_hook(double)
+    assert [str(site) for site in model.sites.expand("z")] == ["L0.z", "L1.z"]
+    assert not calls
+    model.body(input_ids=torch.tensor([[5, 6]]), use_cache=False)
+    assert len(calls) == 1
+    handle.remove()
+
+
+def test_layers_that_lack_a_kind_are_named() -> None:
+    model = tiny_model("llama", check=False)
+    del model.sites._table[0, "z"]
+    with pytest.warns(UserWarning, match=r"has no z at layers \[0\]: H2 leaves them out"):
+        assert [str(site) for site in model.sites.expand("H2")] == ["L1.H2"]
