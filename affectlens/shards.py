@@ -134,9 +134,8 @@ class Shards:
 
     def arrays(self) -> dict[str, dict[str, np.ndarray]]:
         """The tensors, memory-mapped: what is written into them stays in memory."""
-        out: dict[str, dict[str, np.ndarray]] = {}
+        out: dict[str, dict[str, np.ndarray]] = {w: {} for w in self.plan.shapes}
         for what, group in self.plan.shapes.items():
-            out[what] = {}
             for position, shape in group.items():
                 start, path = self._starts[what][position], self.home / shard_name(what)
                 out[what][position] = np.asarray(np.memmap(path, np.float32, "c", start, tuple(shape)))
