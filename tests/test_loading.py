@@ -17,6 +17,7 @@ from affectlens.errors import ModelError
 from affectlens.fingerprint import fingerprint_of
 from affectlens.model import LensModel, load_model
 from affectlens.paths import cache_dir, file_sha256
+from affectlens.sites import Site
 from affectlens.testing import FAMILIES, tiny_hf, tiny_tokenizer
 
 IDS = torch.arange(5, 25)[None]
@@ -255,6 +256,31 @@ def test_the_fingerprint_sees_an_adapters_weights_scale_and_switch() -> None:
     ]
     assert in_memory(lora(), check=False).fingerprint == base.fingerprint
     assert len({base.fingerprint, *(v.fingerprint for v in variants)}) == 5
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_heads_under_a_lora_are_edited_before_it(fresh: bool) -> None:
+    """Also where the adapter adds nothing yet, so that its wrapper and the matrix inside give the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import peft
+
+        config = peft.LoraConfig(r=4, target_modules=["o_proj", "down_proj"], init_lora_weights=fresh)
+        model = in_memory(peft.get_peft_model(tiny_hf("llama"), config), check=False)
+    layer = model.blocks[1]
+    assert model.sites.find(Site("z", 1)).module is layer.get_submodule("self_attn.o_proj")
+    assert model.sites.find(Site("neurons", 1)).module is layer.get_submodule("mlp.down_proj")
+
+
+def test_an_adapter_switched_off_is_another_model_to_the_store() -> None:
+    tuned = lora()
+    model = in_memory(tuned, check=False)
+    on = capture(model, ["A lamp swung."]).at()
+    with tuned.disable_adapter():
+        off = capture(model, ["A lamp swung."]).at()
+    plain = capture(in_memory(tiny_hf("llama"), check=False), ["A lamp swung."], cache=False).at()
+    np.testing.assert_allclose(off, plain, rtol=1e-4, atol=1e-7)
+    assert not np.allclose(on, off, rtol=1e-2, atol=0)
 
 
 def test_a_learned_prompt_is_refused() -> None:
