@@ -14,8 +14,9 @@ from affectlens.errors import BatteryError
 from affectlens.stimuli.stimulus import Stimulus, from_json
 from affectlens.stimuli.taxonomy import canonical
 
-OURS = ("vignettes", "crossed", "crossed_fact", "vivid_neutral", "decoys")
-NAMED = ("starter",)
+OURS = ("vignettes", "intensity", "crossed", "crossed_fact", "vivid_neutral", "decoys")
+NAMED = ("starter", "core", "full")
+DRAFT = "AffectLens, draft: not audited yet"
 
 
 @dataclass(frozen=True)
@@ -141,5 +142,8 @@ def _ours(name: str) -> Battery:
     for split in OURS:
         text = (data / f"{split}.jsonl").read_text(encoding="utf-8")
         known |= {item.id: item for item in read_jsonl(text.split("\n"), f"{split}.jsonl")}
+    if name != "starter":
+        items = tuple(item for item in known.values() if name == "full" or item.split != "intensity")
+        return Battery(name, items, "CC BY 4.0", DRAFT)
     ids = (data / f"{name}.txt").read_text(encoding="utf-8").split()
     return Battery(name, tuple(known[i] for i in ids), "CC BY 4.0", "AffectLens")
