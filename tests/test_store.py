@@ -181,6 +181,19 @@ def test_a_passing_error_of_the_system_costs_nothing(llama: LensModel, monkeypat
     assert [one.state for one in kept()] == ["complete"]
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 1, 20])
+def test_a_torn_last_line_of_the_log_costs_its_batch_alone(llama: LensModel, ran: list[int], kept_bytes: int) -> None:
+    asked: dict[str, Any] = {"token_budget": 60}
+    first = capture(llama, TEXTS, **asked)
+    lines = (kept_folder() / LOG).read_bytes().splitlines(keepends=True)
+    (kept_folder() / LOG).write_bytes(b"".join(lines[:-1]) + lines[-1][:kept_bytes])
+    assert [one.state for one in kept()] == [f"{len(lines) - 1} of {len(lines)} batches"]
+    ran.clear()
+    assert capture(llama, TEXTS, **asked).at().tobytes() == first.at().tobytes()
+    assert len(ran) == 1
+    assert (kept_folder() / LOG).read_bytes() == b"".join(lines)
+
+
 def test_a_missing_file_is_mended(llama: LensModel, ran: list[int]) -> None:
     first = capture(llama, TEXTS)
     for name in ("manifest.json", "items.parquet", "tokens.safetensors"):
