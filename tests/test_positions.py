@@ -176,3 +176,4 @@ def test_a_template_that_strips_messages_is_understood() -> None:
     model = tiny_model("llama", check=False)
     model.tokenizer.chat_template = TEMPLATE.replace("m.content", "m.content | trim")
     assert picked(model, [{"role": "user", "content": "  so it was \n"}], "turn(0)") == "so it was"
+    assert picked(model, "    It rained. We left.", "ending", chat=True) == "We left."

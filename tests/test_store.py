@@ -194,6 +194,39 @@ def test_a_torn_last_line_of_the_log_costs_its_batch_alone(llama: LensModel, ran
     assert (kept_folder() / LOG).read_bytes() == b"".join(lines)
 
 
+def test_mending_keeps_the_plan_that_the_values_were_computed_with(llama: LensModel, ran: list[int]) -> None:
+    first = capture(llama, TEXTS, token_budget=60)
+    ran.clear()
+    (kept_folder() / "items.parquet").unlink()
+    with pytest.warns(DamagedStore, match="mended now"):
+        assert capture(llama, TEXTS, token_budget=9999).at().tobytes() == first.at().tobytes()
+    assert not ran
+
+
+def test_a_damaged_batch_is_computed_in_as_many_parts_as_before(
+    llama: LensModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that its bytes are the same, although there is room for the whole now."""
+    real, sizes = passes.run_batch, []
+
+    def limited(model: LensModel, batch: list[Any], *rest: Any) -> Any:
+        if len(batch) > limit:
+            raise torch.OutOfMemoryError
+        sizes.append(len(batch))
+        return real(model, batch, *rest)
+
+    monkeypatch.setattr(passes, "run_batch", limited)
+    limit = 1
+    first = capture(llama, TEXTS, token_budget=9999)
+    content = bytearray((kept_folder() / "resid_post.safetensors").read_bytes())
+    content[-9] ^= 4
+    (kept_folder() / "resid_post.safetensors").write_bytes(bytes(content))
+    limit = 99
+    sizes.clear()
+    assert capture_warned(llama, {}).at().tobytes() == first.at().tobytes()
+    assert sizes == [1] * len(TEXTS)
+
+
 def test_a_missing_file_is_mended(llama: LensModel, ran: list[int]) -> None:
     first = capture(llama, TEXTS)
     for name in ("manifest.json", "items.parquet", "tokens.safetensors"):
