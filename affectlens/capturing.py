@@ -85,8 +85,8 @@ def capture(
     ids, offsets = flat(layouts)
     plan = plan_capture(model, table, wanted, rules, layouts, token_budget)
     address = store.key(
-        model.fingerprint,
-        table.sha256,
+        plan.fingerprint,
+        plan.battery_sha256,
         sorted(s.text for s in wanted),
         sorted(plan.positions),
         _extra(model, wanted, ids, pooled),
@@ -105,7 +105,9 @@ def capture(
     layers = {what: tuple(at) for what, at in plan.layers.items()}
     there = sink.arrays()
     values = {what: {p: there[what][p] for p in group} for what, group in plan.shapes.items()}  # in the order asked
-    return Activations(values, layers, frame, model.name, model.fingerprint, table.name, table.sha256, ids, offsets)
+    return Activations(
+        values, layers, frame, plan.model, plan.fingerprint, plan.battery, plan.battery_sha256, ids, offsets
+    )
 
 
 def flat(layouts: list[Layout]) -> tuple[Int[np.ndarray, "token"], Int[np.ndarray, "item_plus_one"]]:

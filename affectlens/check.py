@@ -71,9 +71,7 @@ def check_model(model: LensModel) -> dict[str, float]:
 
 def _last_state(model: LensModel, ids: Tensor, reported: Tensor, ours: Tensor) -> Tensor:
     """Our last state as the model reports it: put through the module that gives what was reported, if there is one."""
-    outside = [
-        m for m in model.body.modules() if not any(m is part for block in model.blocks for part in block.modules())
-    ]
+    inside = {part for block in model.blocks for part in block.modules()}
     finals: list[nn.Module] = []
 
     def see(module: nn.Module, _args: object, output: object) -> None:
@@ -81,7 +79,7 @@ def _last_state(model: LensModel, ids: Tensor, reported: Tensor, ours: Tensor) -
             finals.append(module)
 
     with ExitStack() as handles:
-        for module in outside:
+        for module in set(model.body.modules()) - inside:
             handles.callback(module.register_forward_hook(see).remove)
         model.body(input_ids=ids, use_cache=False)
     return finals[0](ours) if finals else ours

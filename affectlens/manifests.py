@@ -12,6 +12,7 @@ from affectlens.errors import StoreError
 from affectlens.types import Json
 
 FORMAT = 2
+Values = dict[str, dict[str, np.ndarray]]  # site name without its layer -> position -> [item or token, layer, ...]
 MANIFEST, ITEMS, TOKENS, LOG = "manifest.json", "items.parquet", "tokens.safetensors", "batches.log"
 
 

@@ -9,12 +9,10 @@ from torch import Tensor
 from affectlens.errors import CaptureError
 from affectlens.hooks import watch
 from affectlens.layouts import Layout
-from affectlens.manifests import is_ragged
+from affectlens.manifests import Values, is_ragged
 from affectlens.model import LensModel
 from affectlens.positions import Position
 from affectlens.sites import Site
-
-Values = dict[str, dict[str, np.ndarray]]
 
 
 @torch.inference_mode()

@@ -12,13 +12,11 @@ import torch
 from jaxtyping import Float32, Int
 
 from affectlens.errors import CaptureError, StoreError
-from affectlens.manifests import FORMAT, Plan, is_ragged, shard_name
+from affectlens.manifests import FORMAT, Plan, Values, is_ragged, shard_name
 from affectlens.paths import cache_dir, written_whole
 from affectlens.positions import Position
 from affectlens.shards import Shards
 from affectlens.sites import Site
-
-Values = dict[str, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -207,7 +207,8 @@ def test_a_damaged_batch_is_computed_in_as_many_parts_as_before(
     llama: LensModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that its bytes are the same, although there is room for the whole now."""
-    real, sizes = passes.run_batch, []
+    real = passes.run_batch
+    sizes: list[int] = []
 
     def limited(model: LensModel, batch: list[Any], *rest: Any) -> Any:
         if len(batch) > limit:
