@@ -10,37 +10,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import stats
 
-from affectlens.errors import BatteryError
 from affectlens.probing.probes import Probes
 from affectlens.stats import Estimate, Statistic, Weights, binomial, estimate, sign_flips
-from affectlens.stimuli.stimulus import CELLS
+from affectlens.stimuli.crossing import differences, quadruples
 from affectlens.store import Activations
 
 SPLITS = ("crossed", "crossed_fact")
 FEWEST = 3  # fewer quadruples have no interval worth the name
 POSITIONS = ("ending", "last")  # where d is read, the first that was captured
-
-
-def quadruples(items: pd.DataFrame, split: str) -> Int[np.ndarray, "group 4"]:
-    """Rows of the table: one line a complete quadruple, in the order ax, ay, bx, by."""
-    part = items[items["split"] == split]
-    if (twice := part[part.duplicated(["group", "cell"])]).size:
-        raise BatteryError(f"Quadruple {twice.iloc[0]['group']} has two items in cell {twice.iloc[0]['cell']}.")
-    wide = part.reset_index(names="row").pivot(index="group", columns="cell", values="row")
-    if not set(CELLS) <= set(wide.columns):
-        return np.empty((0, 4), dtype=int)
-    return wide[list(CELLS)].dropna().to_numpy(dtype=int)
-
-
-def differences(
-    scores: Float[np.ndarray, "item ..."], rows: Int[np.ndarray, "group 4"]
-) -> Float[np.ndarray, "group ..."]:
-    """d for each quadruple."""
-    ax, ay, bx, by = (scores[rows[:, i]] for i in range(4))
-    return ax + by - ay - bx
 
 
 def reading_position(acts: Activations) -> str:

@@ -9,9 +9,9 @@ import pandas as pd
 from jaxtyping import Int
 
 from affectlens.errors import BatteryError
+from affectlens.metrics import metric_name
 from affectlens.probing import crossed, folds, targets
 from affectlens.probing.estimators import C_GRID
-from affectlens.probing.metrics import metric_name
 from affectlens.probing.probes import Probes
 from affectlens.probing.report import ProbeReport
 from affectlens.probing.rung import score_rung

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from affectlens.metrics import metric
 from affectlens.probing import folds
 from affectlens.probing.floors import FLOORS, floor
-from affectlens.probing.metrics import metric
 from affectlens.probing.report import NESTED
 from affectlens.probing.sweep import METHODS, Sweep, sweep
 from affectlens.probing.targets import Target

@@ -11,15 +11,17 @@ from sklearn.metrics import log_loss as sk_log_loss
 
 from affectlens.errors import BatteryError, StoreError
 from affectlens.probing import ProbeReport, Probes, probe
-from affectlens.probing.crossed import beyond_binding, differences, quadruples, score
+from affectlens.probing.crossed import beyond_binding, score
 from affectlens.probing.estimators import log_loss, logistic_path, mean_difference
-from affectlens.probing.floors import FLOORS, _tfidf, floor, function_word_rates, surface_features
+from affectlens.probing.floors import FLOORS, _tfidf, floor
 from affectlens.probing.folds import INNER, keys, split
 from affectlens.probing.rung import _strongest
 from affectlens.probing.sweep import sweep
 from affectlens.probing.targets import select
 from affectlens.probing.words import verdict
 from affectlens.stats import Estimate
+from affectlens.stimuli.crossing import differences, quadruples
+from affectlens.stimuli.lexical import function_word_rates, surface_features
 from tests.conftest import activations, battery_frame
 
 D = 20

@@ -7,9 +7,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from affectlens.probing.crossed import differences, quadruples
-from affectlens.probing.floors import words
 from affectlens.stimuli import EMOTIONS, Stimulus, load_battery
+from affectlens.stimuli.crossing import differences, quadruples
+from affectlens.stimuli.lexical import words
 
 STARTER = load_battery("starter")
 BATTERY = load_battery("full")

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from affectlens.probing.metrics import accuracy, auroc
+from affectlens.metrics import accuracy, auroc
 from affectlens.stats import Statistic, binomial, estimate, multinomial, sign_flips
 
 

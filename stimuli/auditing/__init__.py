@@ -1,0 +1,12 @@
+"""The audit: what a reader without any model can tell from a battery's words, and whether its design is what it says."""
+
+from typing import TYPE_CHECKING
+
+from affectlens.lazy import lazily
+
+if TYPE_CHECKING:
+    from affectlens.stimuli.auditing.finding import Audit, Bounds, Finding
+    from affectlens.stimuli.auditing.run import audit
+
+__all__ = ["Audit", "Bounds", "Finding", "audit"]
+__getattr__, __dir__ = lazily(__name__, {"Audit": "finding", "Bounds": "finding", "Finding": "finding", "audit": "run"})
