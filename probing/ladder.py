@@ -19,6 +19,7 @@ from affectlens.probing.sweep import METHODS, choose, fit
 from affectlens.probing.targets import Target
 from affectlens.progress import tracked
 from affectlens.stats import binomial
+from affectlens.stimuli.crossing import differences, quadruples
 from affectlens.store import Activations
 
 
@@ -148,9 +149,9 @@ def _bar(folds_: Iterable[int], what: str, show: bool | None) -> Iterable[int]:
 
 
 def _beyond(acts: Activations, readers: Probes) -> dict[str, Any] | None:
-    rows = {split: crossed.quadruples(acts.items, split) for split in crossed.SPLITS}
+    rows = {split: quadruples(acts.items, split) for split in crossed.SPLITS}
     if min(len(r) for r in rows.values()) < crossed.FEWEST:
         return None
     scores = readers.score(acts)[:, 0]
-    found = crossed.beyond_binding(*(crossed.differences(scores, rows[s]) for s in crossed.SPLITS))
+    found = crossed.beyond_binding(*(differences(scores, rows[s]) for s in crossed.SPLITS))
     return {"value": found.value, "low": found.low, "high": found.high, "p": found.p, "n": found.n}

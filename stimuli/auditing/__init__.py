@@ -1,4 +1,4 @@
-"""The audit: what a reader without any model can tell from a battery's words, and whether its design is what it says."""
+"""The audit: what readers without a model can tell from a battery's words, and whether its design holds."""
 
 from typing import TYPE_CHECKING
 

@@ -59,7 +59,7 @@ class Leak:
 class Finding:
     """One row of the audit."""
 
-    property: str
+    name: str  # of the property
     figure: Estimate | float | int | None
     bound: str  # as a person reads it; "reported" where nothing can fail
     passed: bool | None  # None: reported only, or not applicable
@@ -100,11 +100,9 @@ class Audit:
 
     def __getitem__(self, name: str) -> Finding:
         for finding in self.findings:
-            if finding.property == name:
+            if finding.name == name:
                 return finding
-        raise BatteryError(
-            f"The audit has no property {name!r}; it has {', '.join(f.property for f in self.findings)}."
-        )
+        raise BatteryError(f"The audit has no property {name!r}; it has {', '.join(f.name for f in self.findings)}.")
 
     def frame(self) -> pd.DataFrame:
         """One row a property: property, figure, low, high, bound, verdict, note."""
@@ -113,23 +111,23 @@ class Audit:
             value = f.figure
             spread = (value.low, value.high) if isinstance(value, Estimate) else (float("nan"), float("nan"))
             number = value.value if isinstance(value, Estimate) else value
-            rows.append({"property": f.property, "figure": float("nan") if number is None else float(number),
-                         "low": spread[0], "high": spread[1], "bound": f.bound, "verdict": f.verdict, "note": f.note})  # fmt: skip
-        return pd.DataFrame(rows)
+            shown = float("nan") if number is None else float(number)
+            rows.append((f.name, shown, *spread, f.bound, f.verdict, f.note))
+        return pd.DataFrame(rows, columns=["property", "figure", "low", "high", "bound", "verdict", "note"])
 
     def fixes(self) -> pd.DataFrame:
         """What to mend: one row an item of a failed property (property, item, figure, say), worst first."""
-        rows = [(f.property, w.item, w.figure, w.say) for f in self.findings if f.passed is False for w in f.worst]
+        rows = [(f.name, w.item, w.figure, w.say) for f in self.findings if f.passed is False for w in f.worst]
         return pd.DataFrame(rows, columns=["property", "item", "figure", "say"])
 
     def __repr__(self) -> str:
         lines = [f"Audit of {self.battery} ({self.items} items): {'passed' if self.passed else 'FAILED'}"]
-        lines += [f"  {f.verdict:>14}  {f.property}: {f.said()} ({f.bound}) {f.note}".rstrip() for f in self.findings]
+        lines += [f"  {f.verdict:>14}  {f.name}: {f.said()} ({f.bound}) {f.note}".rstrip() for f in self.findings]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{escape(f.verdict)}</td><td>{escape(f.property)}</td><td>{escape(f.said())}</td>"
+            f"<tr><td>{escape(f.verdict)}</td><td>{escape(f.name)}</td><td>{escape(f.said())}</td>"
             f"<td>{escape(f.bound)}</td><td>{escape(f.note)}</td></tr>"
             for f in self.findings
         )

@@ -16,7 +16,7 @@ LISTS = {"negations": NEGATIONS, "absolutes": ABSOLUTES, "office words": OFFICE}
 def matching(design: Design, bounds: Bounds) -> list[Finding]:
     """One row a property: the share of pairs outside the bound, which must be none."""
     pairs = design.pairs
-    measures: dict[str, tuple[Callable[[Pair], float], float, str]] = {
+    measures: dict[str, tuple[Callable[[Pair], float], float | int, str]] = {
         "word overlap": (lambda p: 1 - jaccard(p), 1 - bounds.overlap, f"Jaccard >= {bounds.overlap:.2f}"),
         "length match": (_length, bounds.length, f"within {bounds.length:.0%}"),
         "sentence match": (lambda p: _apart(p, lambda t: len(sentences(t))), 0, "equal"),
@@ -80,7 +80,9 @@ def jaccard(pair: Pair) -> float:
     return len(a & b) / len(a | b) if a | b else 1.0
 
 
-def _row(name: str, pairs: tuple[Pair, ...], measure: Callable[[Pair], float], bound: float, said: str) -> Finding:
+def _row(
+    name: str, pairs: tuple[Pair, ...], measure: Callable[[Pair], float], bound: float | int, said: str
+) -> Finding:
     if not pairs:
         return Finding(name, None, f"every pair {said}", None, "no pairs")
     found = [(measure(pair), pair) for pair in pairs]

@@ -94,7 +94,7 @@ def mention_features(context: str, ending: str) -> list[float]:
 
 
 def clause_sentiment(items: list[Stimulus]) -> Float[np.ndarray, " item"] | str:
-    """Sum over shared words of: sentiment of the sentence that names it, times sentiment of the clause that takes it up."""
+    """Over shared words: sentiment of the sentence that names it times that of the clause that takes it up, summed."""
     out = np.zeros(len(items))
     for row, s in enumerate(items):
         first = sentences(s.text[: s.ending])

@@ -36,7 +36,7 @@ def held_out(
     out = np.full((len(y), 1 if n_classes == 2 else n_classes), -30.0)
     for fold in np.unique(folds):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        seen, unseen = _inputs(reader, [texts[i] for i in train], [texts[i] for i in test])
+        seen, unseen = _inputs(reader, [texts[int(i)] for i in train], [texts[int(i)] for i in test])
         model = _fitted(reader, seen, y[train], folds[train])
         with np.errstate(divide="ignore"):
             scores = np.maximum(model.predict_log_proba(unseen), -1e6)
@@ -72,7 +72,7 @@ def products(contexts: Texts, endings: Texts) -> sparse.csr_matrix:
 def logistic_held_out(
     x: Any, y: Int[np.ndarray, " item"], folds: Int[np.ndarray, " item"], c: float = 100.0
 ) -> Float[np.ndarray, " item"]:
-    """Held-out log-odds of a logistic reader on given inputs; a fine tolerance, as many small inputs have small slopes."""
+    """Held-out log-odds of a logistic reader; its tolerance is fine, as many small inputs have small slopes."""
     out = np.zeros(len(y))
     for fold in np.unique(folds):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
@@ -82,7 +82,7 @@ def logistic_held_out(
 
 
 def span(seen: sparse.csr_matrix, unseen: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Both in an orthonormal basis of the rows of ``seen``, where a penalised linear fit has its optimum: exact, and small."""
+    """Both in a basis of the rows of ``seen``, where a penalised linear fit has its optimum: exact, and small."""
     size, basis = np.linalg.eigh((seen @ seen.T).toarray())
     keep = size > 1e-10 * size[-1]
     root = np.sqrt(size[keep])
@@ -107,7 +107,7 @@ def _inputs(reader: str, seen: Texts, unseen: Texts) -> tuple[Any, Any]:
         return span(maker.fit_transform(seen), maker.transform(unseen))
     make = _function_words if reader == "function_rates" else _surface
     scaler = StandardScaler().fit(np.array([make(t) for t in seen]))
-    return tuple(scaler.transform(np.array([make(t) for t in texts])) for texts in (seen, unseen))  # type: ignore[return-value]
+    return scaler.transform(np.array([make(t) for t in seen])), scaler.transform(np.array([make(t) for t in unseen]))
 
 
 def _fitted(reader: str, x: Any, y: Int[np.ndarray, " item"], folds: Int[np.ndarray, " item"]) -> Any:
@@ -119,8 +119,15 @@ def _fitted(reader: str, x: Any, y: Int[np.ndarray, " item"], folds: Int[np.ndar
         warnings.simplefilter("ignore", ConvergenceWarning)
         if n < 2:
             return logistic(GRIDS[reader][1]).fit(x, y)
-        search = GridSearchCV(logistic(1.0), {"C": list(GRIDS[reader])}, scoring="neg_log_loss", cv=GroupKFold(n))
+        search = GridSearchCV(logistic(1.0), {"C": list(GRIDS[reader])}, scoring=_log_likelihood, cv=GroupKFold(n))
         return search.fit(x, y, groups=folds)
+
+
+def _log_likelihood(model: Any, x: Any, y: Int[np.ndarray, " item"]) -> float:
+    """The mean log-probability of the true class; a class that the training part lacks counts as all but impossible."""
+    found = model.predict_log_proba(x)
+    place = {int(k): column for column, k in enumerate(model.classes_)}
+    return float(np.mean([found[i, place[int(k)]] if int(k) in place else -30.0 for i, k in enumerate(y)]))
 
 
 @lru_cache(maxsize=8192)

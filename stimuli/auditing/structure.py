@@ -3,6 +3,8 @@
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 from affectlens.stimuli.auditing.designs import Design
 from affectlens.stimuli.auditing.finding import Finding, Worst
@@ -46,7 +48,7 @@ def faults(text: str) -> list[str]:
 
 
 def balance(battery: Battery) -> Finding:
-    """Equal numbers of items for each emotion in each split and role, and for each cell of emotion and domain if paired."""
+    """As many items of each emotion in each split and role, and of each emotion in each domain, as of the others."""
     worst = []
     for (split, role), items in _by(battery, lambda s: (s.split, s.role)).items():
         named = [s for s in items if s.emotion is not None]
@@ -92,11 +94,12 @@ def broken(items: list[Stimulus]) -> str:
 def _open_groups(battery: Battery) -> list[Worst]:
     out = []
     paired = any(s.role == "neutral" and s.cell is None for s in battery)
+    twinned = any({"keyword", "emotional"} <= {s.role for s in items} for items in battery.groups().values())
     for group, items in battery.groups().items():
         roles = Counter(s.role for s in items if s.cell is None)
         if paired and roles["emotional"] != roles["neutral"]:
             out.append(Worst(group, 1.0, f"has {roles['emotional']} emotional and {roles['neutral']} neutral items"))
-        if roles["keyword"] and paired and not roles["emotional"]:
+        if roles["keyword"] and twinned and not roles["emotional"]:
             out.append(Worst(group, 1.0, "has a keyword twin and no emotional item"))
         emotions = {s.emotion for s in items if s.emotion is not None}
         if len(emotions) > 1:
@@ -104,7 +107,7 @@ def _open_groups(battery: Battery) -> list[Worst]:
     return out
 
 
-def _uneven(counts: Counter, where: str) -> list[Worst]:
+def _uneven(counts: Counter[Any], where: str) -> list[Worst]:
     if not counts or min(counts.values()) == max(counts.values()):
         return []
     usual = Counter(counts.values()).most_common(1)[0][0]
@@ -115,8 +118,8 @@ def _uneven(counts: Counter, where: str) -> list[Worst]:
     ]
 
 
-def _by(battery: Battery, key) -> dict:
-    out: dict = {}
+def _by(battery: Battery, key: Callable[[Stimulus], Any]) -> dict[Any, list[Stimulus]]:
+    out: dict[Any, list[Stimulus]] = {}
     for s in battery:
         out.setdefault(key(s), []).append(s)
     return out

@@ -14,7 +14,7 @@ from affectlens.stimuli.battery import Battery
 from affectlens.stimuli.lexical import CLICHES, grams, words
 
 NEAR = 0.5  # Jaccard of words and word pairs, from which two texts of different groups are near duplicates
-_CLICHE = re.compile("|".join(rf"(?<!\w){pattern}" for pattern in CLICHES), re.IGNORECASE)
+_CLICHE = re.compile("|".join(rf"(?<!\w){pattern}" if pattern[0] != "!" else "!" for pattern in CLICHES), re.IGNORECASE)
 
 
 def keywords(design: Design) -> list[Finding]:

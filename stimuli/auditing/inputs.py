@@ -1,0 +1,79 @@
+"""What a user brings to an audit: bounds, sentiment lexicons, an encoder."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from affectlens.errors import BatteryError
+from affectlens.stimuli.auditing.finding import Bounds
+from affectlens.stimuli.auditing.reported import Encoder
+
+
+def changed_bounds(bounds: Bounds, changes: Sequence[str]) -> Bounds:
+    """Bounds with NAME=VALUE applied.
+
+    >>> changed_bounds(Bounds(), ["words=0.8"]).words
+    0.8
+
+    Raises:
+        BatteryError: a change that does not read as NAME=VALUE, or names no bound.
+    """
+    values = {}
+    for change in changes:
+        name, _, value = change.partition("=")
+        try:
+            values[name.strip()] = float(value)
+        except ValueError:
+            raise BatteryError(f"--bound {change!r} is not NAME=VALUE with a number, for example words=0.8.") from None
+    return bounds.with_(**values)
+
+
+def read_lexicon(path: Path) -> dict[str, float]:
+    """Word to score, from lines of a word and a number with a tab or a comma between; a heading line is passed over.
+
+    Raises:
+        BatteryError: if no line reads so.
+    """
+    out: dict[str, float] = {}
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
+        fields = [part.strip().strip('"') for part in (line.split("\t") if "\t" in line else line.split(","))]
+        for value in fields[1:]:
+            try:
+                out[fields[0].lower()] = float(value)
+                break
+            except ValueError:
+                continue
+    if not out:
+        raise BatteryError(f"{path.name} holds no line with a word and a number, separated by a tab or a comma.")
+    return out
+
+
+def find_encoder(name: str) -> Encoder:
+    """The encoder ``wordllama`` (bundled vectors), or a sentence-transformers model by folder or name.
+
+    Raises:
+        BatteryError: if the package that it needs is not installed.
+    """
+    package = "wordllama" if name == "wordllama" else "sentence_transformers"
+    if find_spec(package) is None:
+        raise BatteryError(f"--encoder {name} needs {package}: pip install {package.replace('_', '-')}.")
+    if name == "wordllama":
+        from wordllama import WordLlama
+
+        model = WordLlama.load(dim=256)
+
+        def embed(texts: Sequence[str]) -> Float[np.ndarray, "text d"]:
+            return np.asarray(model.embed(list(texts)), dtype=float)
+
+        return embed
+    from sentence_transformers import SentenceTransformer
+
+    transformer = SentenceTransformer(name)
+
+    def encode(texts: Sequence[str]) -> Float[np.ndarray, "text d"]:
+        return np.asarray(transformer.encode(list(texts), show_progress_bar=False), dtype=float)
+
+    return encode
