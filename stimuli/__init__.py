@@ -6,7 +6,7 @@ from affectlens.lazy import lazily
 
 if TYPE_CHECKING:
     from affectlens.stimuli.agreement import alpha
-    from affectlens.stimuli.auditing import Audit, Bounds, audit
+    from affectlens.stimuli.auditing import Audit, Bounds, audit, contrast, floors_figure
     from affectlens.stimuli.battery import Battery, load_battery
     from affectlens.stimuli.explorer import balance_figure, view
     from affectlens.stimuli.importing import Imported, read_published, read_table, write_battery
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _FROM = {
     "agreement": ("alpha",),
-    "auditing": ("Audit", "Bounds", "audit"),
+    "auditing": ("Audit", "Bounds", "audit", "contrast", "floors_figure"),
     "battery": ("Battery", "load_battery"),
     "explorer": ("balance_figure", "view"),
     "importing": ("Imported", "read_published", "read_table", "write_battery"),
@@ -30,7 +30,7 @@ _FROM = {
 }
 __all__ = [
     "EMOTIONS", "VAD", "Audit", "Battery", "Bounds", "Imported", "Ratings", "Stimulus", "alpha", "audit",
-    "balance_figure", "canonical", "load_battery", "read_norms", "read_published", "read_ratings", "read_table",
-    "relabel", "survey", "vad", "view", "write_battery", "write_survey",
+    "balance_figure", "canonical", "contrast", "floors_figure", "load_battery", "read_norms", "read_published",
+    "read_ratings", "read_table", "relabel", "survey", "vad", "view", "write_battery", "write_survey",
 ]  # fmt: skip
 __getattr__, __dir__ = lazily(__name__, {name: module for module, names in _FROM.items() for name in names})

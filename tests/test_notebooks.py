@@ -20,7 +20,11 @@ def test_is_committed_without_output(path: Path) -> None:
     assert all(not c["outputs"] and c["execution_count"] is None for c in cells)
 
 
-SAYS = {"01_quickstart": "Probe minus floor", "02_activations": " Paris"}
+SAYS = {
+    "01_quickstart": "Probe minus floor",
+    "02_activations": " Paris",
+    "03_stimuli": "additive readers on quadruples",
+}
 
 
 @pytest.mark.real

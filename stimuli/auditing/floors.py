@@ -5,17 +5,20 @@ interval resamples pairs. The same scores pooled over folds, as some papers repo
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
+from affectlens.errors import BatteryError
 from affectlens.metrics import auroc
 from affectlens.stats import Estimate, Statistic, Weights, estimate
 from affectlens.stimuli.auditing.designs import Design, Pair, Paired
 from affectlens.stimuli.auditing.finding import Bounds, Finding, Leak, Worst
-from affectlens.stimuli.auditing.readers import held_out
+from affectlens.stimuli.auditing.readers import READERS, held_out
 from affectlens.stimuli.lexical import FUNCTION_WORDS, words
 from affectlens.stimuli.stimulus import Stimulus
 
@@ -109,6 +112,39 @@ def leaks(pairs: tuple[Pair, ...], only: frozenset[str] | None = None) -> tuple[
     uneven = [w for w in {*up, *down} if abs(up[w] - down[w]) > 1]
     ranked = sorted(uneven, key=lambda w: (binomtest(up[w], up[w] + down[w]).pvalue, w))
     return tuple(Leak(w, up[w], down[w]) for w in ranked[: 2 * SHOWN])
+
+
+def contrast(one: Iterable[Stimulus], other: Iterable[Stimulus], *, by: str = "domain") -> pd.DataFrame:
+    """How well readers of words tell two kinds of texts apart, with whole values of ``by`` held out.
+
+    Args:
+        one: texts of one kind, for example ``battery.where(role="emotional")``.
+        other: texts of the other kind.
+        by: the field that makes the folds: domain, emotion, author, group.
+
+    Returns:
+        One row a reader: reader, auroc, low, high, n (groups).
+
+    Raises:
+        BatteryError: if an item lacks the field, or it has fewer than three values with both kinds.
+    """
+    kinds = [*((s, 1) for s in one), *((s, 0) for s in other)]
+    values = pd.Series([getattr(s, by) for s, _ in kinds], dtype=object)
+    if values.isna().any():
+        raise BatteryError(f"{int(values.isna().sum())} items have no {by}: take another field to hold out.")
+    y = np.array([kind for _, kind in kinds])
+    both = [value for value in values.unique() if len(set(y[values == value])) == 2]
+    if len(both) < 3:
+        raise BatteryError(f"There are {len(both)} values of {by} with texts of both kinds: three are needed.")
+    kept = np.flatnonzero(values.isin(both))
+    folds, clusters = (np.asarray(pd.factorize(pd.Series(x))[0]) for x in (
+        [values[i] for i in kept], [kinds[i][0].group for i in kept]))  # fmt: skip
+    rows = []
+    for reader in READERS:
+        scores = held_out(reader, [kinds[i][0].text for i in kept], y[kept], folds, 2)[:, 0]
+        found = estimate(auroc(scores, y[kept], folds, clusters), int(clusters.max()) + 1, "group")
+        rows.append((reader, found.value, found.low, found.high, found.n))
+    return pd.DataFrame(rows, columns=["reader", "auroc", "low", "high", "n"])
 
 
 def _auroc(scores: Float[np.ndarray, " item"], rows: Paired) -> Estimate:

@@ -61,9 +61,10 @@ def find_encoder(name: str) -> Encoder:
     if find_spec(package) is None:
         raise BatteryError(f"--encoder {name} needs {package}: pip install {package.replace('_', '-')}.")
     if name == "wordllama":
-        from wordllama import WordLlama
+        import wordllama
 
-        model = WordLlama.load(dim=256)
+        home = Path(wordllama.__file__).parent  # where the wheel has its files; by itself it asks the hub for one of them
+        model = wordllama.WordLlama.load(dim=256, cache_dir=home, disable_download=True)
 
         def embed(texts: Sequence[str]) -> Float[np.ndarray, "text d"]:
             return np.asarray(model.embed(list(texts)), dtype=float)
