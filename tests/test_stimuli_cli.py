@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -73,9 +74,12 @@ def test_exporting(tmp_path: Path, kind: str) -> None:
     out = tmp_path / f"starter.{kind}"
     done = run("stimuli", "export", "starter", "-o", str(out))
     assert done.returncode == 0, done.stderr
-    read = {"jsonl": lambda: len(load_battery(out)), "csv": lambda: len(pd.read_csv(out)),
-            "parquet": lambda: len(pd.read_parquet(out))}[kind]  # fmt: skip
-    assert read() == 160
+    readers: dict[str, Callable[[], int]] = {
+        "jsonl": lambda: len(load_battery(out)),
+        "csv": lambda: len(pd.read_csv(out)),
+        "parquet": lambda: len(pd.read_parquet(out)),
+    }
+    assert readers[kind]() == 160
     refused(run("stimuli", "export", "starter", "-o", str(tmp_path / "x.docx")), "no ending that says its kind")
 
 

@@ -63,7 +63,7 @@ def find_encoder(name: str) -> Encoder:
     if name == "wordllama":
         import wordllama
 
-        home = Path(wordllama.__file__).parent  # where the wheel has its files; by itself it asks the hub for one of them
+        home = Path(wordllama.__file__).parent  # the wheel's files, which it does not find by itself
         model = wordllama.WordLlama.load(dim=256, cache_dir=home, disable_download=True)
 
         def embed(texts: Sequence[str]) -> Float[np.ndarray, "text d"]:
