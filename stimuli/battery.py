@@ -16,7 +16,6 @@ from affectlens.stimuli.taxonomy import canonical
 
 OURS = ("vignettes", "intensity", "crossed", "crossed_fact", "vivid_neutral", "decoys")
 NAMED = ("starter", "core", "full")
-DRAFT = "AffectLens, draft: not audited yet"
 
 
 @dataclass(frozen=True)
@@ -144,6 +143,6 @@ def _ours(name: str) -> Battery:
         known |= {item.id: item for item in read_jsonl(text.split("\n"), f"{split}.jsonl")}
     if name != "starter":
         items = tuple(item for item in known.values() if name == "full" or item.split != "intensity")
-        return Battery(name, items, "CC BY 4.0", DRAFT)
+        return Battery(name, items, "CC BY 4.0", "AffectLens")
     ids = (data / f"{name}.txt").read_text(encoding="utf-8").split()
     return Battery(name, tuple(known[i] for i in ids), "CC BY 4.0", "AffectLens")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from affectlens.errors import BatteryError
 from affectlens.stats import Estimate
 from affectlens.stimuli import Battery, Stimulus, load_battery
 from affectlens.stimuli.auditing import Audit, Bounds, Finding, audit
-from affectlens.stimuli.auditing.designs import Design
+from affectlens.stimuli.auditing.designs import Design, Pair
 from affectlens.stimuli.auditing.floors import category, floors, leaks
 from affectlens.stimuli.auditing.inputs import changed_bounds, find_encoder, read_lexicon
-from affectlens.stimuli.auditing.matching import matching
+from affectlens.stimuli.auditing.matching import jaccard, matching
 from affectlens.stimuli.auditing.quadruples import additive, mention_features, shallow
 from affectlens.stimuli.auditing.readers import held_out, products, span
 from affectlens.stimuli.auditing.reported import encoded, lexicons, vader
@@ -226,6 +227,20 @@ def test_floors_are_at_one_half_without_a_leak_and_at_one_with_it() -> None:
     assert value(leaking["surface floor"]) < 0.75
 
 
+def test_the_worst_pairs_are_those_that_leak() -> None:
+    planted = planted_pairs(lambda i, r: "TEXT It was wet." if r == "emotional" and i < 16 else "TEXT It was dry.")
+    found = by_name(floors(Design(planted), BOUNDS))["bag-of-words floor"]
+    assert {int(w.item) for w in found.worst} <= set(range(16))
+    assert "only emotional: wet; only neutral: dry" in found.worst[0].say
+
+
+def test_the_floor_is_that_of_the_best_reader() -> None:
+    planted = planted_pairs(lambda _i, r: "TEXT Wet then dry." if r == "emotional" else "TEXT Dry then wet.")
+    found = by_name(floors(Design(planted), BOUNDS))["bag-of-words floor"]  # only word pairs tell
+    assert value(found) > 0.95
+    assert "naive_bayes 0.5" in found.note
+
+
 def test_a_leak_of_one_emotion_alone_is_no_leak_when_emotions_are_held_out() -> None:
     rng = np.random.default_rng(2)
 
@@ -256,7 +271,7 @@ def test_held_out_naive_bayes_is_scikit_learns() -> None:
     ours = held_out("naive_bayes", rows.texts, rows.y, rows.folds, 2)[:, 0]
     for fold in range(8):
         train, test = np.flatnonzero(rows.folds != fold), np.flatnonzero(rows.folds == fold)
-        maker = CountVectorizer(analyzer=words, binary=True)
+        maker = CountVectorizer(analyzer=cast(Any, words), binary=True)
         model = MultinomialNB().fit(maker.fit_transform([rows.texts[i] for i in train]), rows.y[train])
         chance = model.predict_log_proba(maker.transform([rows.texts[i] for i in test]))
         np.testing.assert_allclose(ours[test], chance[:, 1] - chance[:, 0], atol=1e-9)
@@ -277,6 +292,7 @@ def test_properties_that_do_not_apply_say_why() -> None:
     bare = Battery("bare", tuple(s for s in STARTER if s.split == "vivid_neutral"))
     found = audit(bare)
     assert {f.verdict for f in found.findings} <= {"pass", "not applicable", "reported"}
+    assert found.passed
     assert found["bag-of-words floor"].note == "0 matched pairs"
     assert found["crossed completeness"].note == "no quadruples"
     homeless = changed(STARTER, lambda s: replace(s, domain=None))
@@ -329,6 +345,12 @@ def test_mentions_are_counted_from_the_last_of_the_context() -> None:
     order, first, last, *_, shared = mention_features("The boat lay by the barn.", "The barn burned, and the boat.")
     assert (order, shared) == (-1.0, 2.0)
     assert (first, last) == (1 + 1, 5 + 5)
+    assert mention_features("The boat, the old boat, lay.", "It was the boat.")[1] == 2 + 3
+
+
+def test_overlap_is_symmetric() -> None:
+    one, other = STARTER["n.01"], replace(STARTER["n.01"], text=STARTER["n.01"].text + " Then Zebedee whistled.")
+    assert jaccard(Pair(one, other)) == jaccard(Pair(other, one)) < 1
 
 
 def test_quadruples_of_the_starter_are_closed_to_shallow_readers() -> None:
