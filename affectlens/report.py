@@ -85,4 +85,6 @@ def _table(name: str, frame: pd.DataFrame) -> Json:
 
 
 def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.3f}"  # NaN: no such figure
+    return str(value)

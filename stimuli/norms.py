@@ -31,7 +31,7 @@ def vad(word: str) -> VAD | None:
     """Coordinates of an emotion word on a scale from 1 to 9, or None where the norms do not have it.
 
     >>> vad("grief")
-    VAD(valence=1.8..., arousal=4..., dominance=...)
+    VAD(valence=1.941, arousal=4.875, dominance=3.629)
     """
     return norms().get(word.strip().lower())
 

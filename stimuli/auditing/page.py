@@ -21,7 +21,7 @@ def write_page(path: Path, audit: Audit, battery: Battery) -> Path:
     failed = [f.name for f in audit.findings if f.passed is False]
     verdict = "Every property is within its bound." if not failed else f"**Out of bounds:** {', '.join(failed)}."
     lead = [f"{audit.items} items, licence {audit.licence}, SHA-256 `{audit.sha256[:16]}`. {verdict}"]
-    table = audit.frame()
+    table = audit.frame()[["verdict", "property", "figure", "low", "high", "bound", "note"]]
     sections = [Section("Properties", [WHAT], (floors_figure(audit),), {"properties": table})]
     sections += [_section(f) for f in audit.findings if f.worst or f.words]
     sections.append(Section("Balance", ["Items by emotion and split."], (balance_figure(battery),),
