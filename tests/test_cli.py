@@ -76,7 +76,7 @@ def test_lists_and_doctor_in_json() -> None:
     listed = json.loads(run("stimuli", "list", "--json").stdout)
     assert (listed["items"], listed["licence"]) == (160, "CC BY 4.0")
     shown = json.loads(run("stimuli", "show", "v.joy.family.1", "--json").stdout)["items"]
-    assert [item["role"] for item in shown] == ["emotional", "neutral", "keyword"]
+    assert [item["role"] for item in shown] == ["emotional", "neutral", "keyword", "mild", "moderate"]
     facts = json.loads(run("doctor", "--json").stdout)
     assert {"python", "torch", "CUDA", "cache", "smollm2-135m"} <= set(facts)
 
