@@ -78,14 +78,15 @@ def multinomial(n: int, seed: int = 0, draws: int = DRAWS) -> Weights:
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
 
 
-def binomial(wins: int | float, n: int, unit: str) -> Estimate:
+def binomial(wins: int | float, n: int, unit: str, *, level: float = 0.95) -> Estimate:
     """A share with its exact (Clopper-Pearson) interval; a tie counts as half a win.
 
     >>> print(binomial(6, 8, "quadruple"))
     0.75 [0.35, 0.97]
     """
-    low = float(stats.beta.ppf(0.025, wins, n - wins + 1)) if wins > 0 else 0.0
-    high = float(stats.beta.ppf(0.975, wins + 1, n - wins)) if wins < n else 1.0
+    tail = (1 - level) / 2
+    low = float(stats.beta.ppf(tail, wins, n - wins + 1)) if wins > 0 else 0.0
+    high = float(stats.beta.ppf(1 - tail, wins + 1, n - wins)) if wins < n else 1.0
     return Estimate(wins / n, low, high, n, unit, method="exact binomial (Clopper-Pearson)")
 
 

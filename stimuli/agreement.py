@@ -5,6 +5,7 @@ coincidences of values within an item.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +17,7 @@ LEVELS = ("nominal", "ordinal", "interval")
 
 
 def alpha(ratings: Float[np.ndarray, "rater item"], level: str = "nominal", *, seed: int = 0) -> Estimate:
-    """Krippendorff's alpha with a bootstrap interval over items.
+    """Krippendorff's alpha with an interval over items: bootstrap from 30 items on, jackknife below; 1 at most.
 
     >>> print(alpha(np.array([[1.0, 2, 3, 3], [1, 2, 3, 3]])).value)
     1.0
@@ -27,7 +28,7 @@ def alpha(ratings: Float[np.ndarray, "rater item"], level: str = "nominal", *, s
         seed: of the bootstrap.
 
     Raises:
-        BatteryError: an unknown level, or fewer than two items that two raters rated.
+        BatteryError: an unknown level, fewer than two items that two raters rated, or no two ratings that differ.
     """
     if level not in LEVELS:
         raise BatteryError(f"The level is {level!r}, expected {', '.join(LEVELS)}.")
@@ -35,11 +36,17 @@ def alpha(ratings: Float[np.ndarray, "rater item"], level: str = "nominal", *, s
     if kept.shape[1] < 2:
         raise BatteryError("Alpha needs at least two items that two raters rated.")
     values = np.unique(kept[~np.isnan(kept)])
+    if len(values) < 2:
+        raise BatteryError(
+            "All ratings are equal: alpha is undefined (0/0) without variation. Report the share of agreement."
+        )
     counts = np.stack([(kept == value).sum(0) for value in values], axis=1).astype(float)  # item, value
-    return estimate(_statistic(counts, values, level), len(counts), "item", seed=seed, bounds=None)
+    found = estimate(_statistic(counts, values, level), len(counts), "item", seed=seed, bounds=None)
+    return replace(found, high=min(found.high, 1.0))
 
 
 def _statistic(counts: Float[np.ndarray, "item value"], values: Float[np.ndarray, " value"], level: str) -> Statistic:
+    """Alpha of weighted items; NaN where a draw has no variation."""
     size = counts.sum(1)
     both = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(len(values))
     pairs = both / (size - 1)[:, None, None]
@@ -52,7 +59,7 @@ def _statistic(counts: Float[np.ndarray, "item value"], values: Float[np.ndarray
             n = total.sum()
             distance = METRICS[level](values, total)
             expected = (np.outer(total, total) * distance).sum() / max(n - 1, 1)
-            out[draw] = 1.0 if expected == 0 else 1 - (coincidence * distance).sum() / expected
+            out[draw] = np.nan if expected == 0 else 1 - (coincidence * distance).sum() / expected
         return out
 
     return statistic

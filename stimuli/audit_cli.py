@@ -1,9 +1,12 @@
 """``affectlens stimuli audit``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def audit_command(
@@ -53,7 +56,7 @@ def audit_command(
         outside=open_battery(str(outside), None) if outside else None,
         scores={path.stem: read_lexicon(path) for path in lexicon or []},
         encoder=find_encoder(encoder) if encoder else None,
-        watch=lambda steps: list(tracked(steps, f"auditing {loaded.name}")),
+        watch=lambda steps: tracked(steps, f"auditing {loaded.name}"),
     )
     if report is not None:
         write_page(report, found, loaded)
@@ -61,7 +64,7 @@ def audit_command(
         write_fixes(fix_list, found)
     if as_json:
         facts = {"battery": found.battery, "items": found.items, "sha256": found.sha256, "passed": found.passed}
-        emit(facts | {"seconds": round(found.seconds, 1), "findings": found.frame().to_dict("records")}, as_json=True)
+        emit(facts | {"seconds": round(found.seconds, 1), "findings": _plain(found.frame())}, as_json=True)
     else:
         rows = [[f.verdict, f.name, f.said(), f.bound, f.note] for f in found.findings]
         table(f"Audit of {found.battery} ({found.items} items)", ["", "property", "figure", "bound", "note"], rows)
@@ -70,9 +73,16 @@ def audit_command(
                 worst = "; ".join(f"{w.item} ({shorten(w.say, 140)})" for w in f.worst[:3])
                 leaking = ", ".join(f"{w.word} {w.emotional}:{w.neutral}" for w in f.words[:10])
                 say(f"\n{f.name}: {worst}" + (f"\n  words (emotional:neutral): {leaking}" if leaking else ""))
-        verdict = "All properties are within bounds." if found.passed else "Some properties are out of bounds."
+        missing = [f.name for f in found.findings if f.verdict == "not applicable" and "<=" in f.bound]
+        verdict = "No property is out of bounds." if found.passed else "Some properties are out of bounds."
+        verdict += f" Not measured: {', '.join(missing)}." if missing else ""
         say(f"\n{verdict} ({found.seconds:.0f} s)")
         for path in (report, fix_list):
             if path is not None:
                 say(f"Written: {path}")
     raise typer.Exit(0 if found.passed else 1)
+
+
+def _plain(frame: "pd.DataFrame") -> list[dict[str, object]]:
+    """Rows for JSON, which has no NaN."""
+    return [{str(k): None if v != v else v for k, v in row.items()} for row in frame.to_dict("records")]

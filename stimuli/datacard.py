@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
+from affectlens.errors import BatteryError
 from affectlens.paths import write_text
 from affectlens.stimuli.auditing import Audit, audit
 from affectlens.stimuli.battery import Battery, load_battery
@@ -25,6 +26,8 @@ def fill(card: str, tables: dict[str, str]) -> str:
     """``card`` with each named part replaced."""
     for name, table in tables.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if start not in card or end not in card.partition(start)[2]:
+            raise BatteryError(f"The card has no part between {start.strip()} and {end}.")
         before, _, rest = card.partition(start)
         card = before + start + table + end + rest.partition(end)[2]
     return card
@@ -64,8 +67,7 @@ def agreement(said: pd.DataFrame) -> pd.DataFrame:
     """By kind of item: first readings and readings of the text as it ships."""
     rows = []
     first = said.sort_values("round").drop_duplicates("id")
-    last = said[said["stands"]].sort_values("round").drop_duplicates("id", keep="last")
-    for name, part in (("first reading", first), ("as it ships", last)):
+    for name, part in (("first reading", first), ("as it ships", _standing(said))):
         for kind, some in [("all", part), *part.groupby("kind", sort=False)]:
             rows.append((name, kind, len(some), round(float((some["label"] == some["intended"]).mean()), 3),
                          int(some["odd"].sum())))  # fmt: skip
@@ -75,12 +77,20 @@ def agreement(said: pd.DataFrame) -> pd.DataFrame:
 def kappas(said: pd.DataFrame) -> pd.DataFrame:
     """Cohen's kappa between reading and intention, over all nine labels and one label against the rest."""
     first = said.sort_values("round").drop_duplicates("id")
-    last = said[said["stands"]].sort_values("round").drop_duplicates("id", keep="last")
+    last = _standing(said)
     rows = [("all nine", *(round(float(cohen_kappa_score(p["intended"], p["label"])), 3) for p in (first, last)))]
     for label in LABELS:
         rows.append((label, *(round(float(cohen_kappa_score(p["intended"] == label, p["label"] == label)), 3)
                               for p in (first, last))))  # fmt: skip
     return pd.DataFrame(rows, columns=["label", "kappa, first reading", "kappa, as it ships"])
+
+
+def _standing(said: pd.DataFrame) -> pd.DataFrame:
+    """One row an item: readings of the text as it ships; misread or odd if any of them says so."""
+    part = said[said["stands"]].copy()
+    part["odd"] = part.groupby("id")["odd"].transform("any")
+    part["right"] = part["label"] == part["intended"]
+    return part.sort_values(["right", "round"]).drop_duplicates("id")
 
 
 def calibration() -> pd.DataFrame:
@@ -94,7 +104,7 @@ def calibration() -> pd.DataFrame:
 
 
 def _otherwise(said: pd.DataFrame) -> str:
-    last = said[said["stands"]].sort_values("round").drop_duplicates("id", keep="last")
+    last = _standing(said)
     off = last[last["label"] != last["intended"]]
     listed = ", ".join(f"`{r['id']}` ({r['label']})" for _, r in off.iterrows()) or "none"
     return f"{listed}.\n"

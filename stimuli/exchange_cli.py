@@ -28,6 +28,13 @@ def import_command(
     role_col: Column = None,
     author_col: Column = None,
     id_col: Column = None,
+    neutral: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL",
+            help="A label of your table that stands for no emotion, instead of neutral, none and 0; repeat for each.",
+        ),
+    ] = None,
     ratings: Annotated[
         list[Path] | None, typer.Option(help="Filled-in rating sheets of `export --survey`; repeat for each rater.")
     ] = None,
@@ -41,7 +48,7 @@ def import_command(
     affectlens stimuli import --ratings rater_1.csv --ratings rater_2.csv --battery starter
     """
     from affectlens.console import say, table
-    from affectlens.stimuli.importing import open_battery, read_published, read_table, write_battery
+    from affectlens.stimuli.importing import NEUTRAL, open_battery, read_published, read_table, write_battery
     from affectlens.stimuli.published import SOURCES
     from affectlens.stimuli.rating import read_ratings
 
@@ -61,7 +68,8 @@ def import_command(
                  "intensity": intensity_col, "role": role_col, "author": author_col, "id": id_col}  # fmt: skip
         if text_col is None:
             raise BatteryError("Say what the file is: --as READER (see --list), or at least --text-col COLUMN.")
-        found = read_table(Path(file), {k: v for k, v in named.items() if v is not None})
+        columns = {k: v for k, v in named.items() if v is not None}
+        found = read_table(Path(file), columns, neutral=NEUTRAL if neutral is None else neutral)
     say(repr(found.battery))
     say(f"Licence: {found.battery.licence}. Source: {found.battery.source}.")
     for note in found.notes:
@@ -82,6 +90,7 @@ def export_command(
     each: Annotated[
         int | None, typer.Option(help="With --survey: texts a rater; one of each group by default.")
     ] = None,
+    together: Annotated[int, typer.Option(help="With --survey: how many raters read the same twin of a pair.")] = 3,
     seed: Annotated[int, typer.Option(help="With --survey: of the order and of who gets what.")] = 0,
 ) -> None:
     """Write a battery as a file, or as rating sheets.
@@ -96,7 +105,7 @@ def export_command(
 
     loaded = open_battery(battery, None)
     if survey:
-        paths = write_survey(out, loaded, raters, each=each, seed=seed)
+        paths = write_survey(out, loaded, raters, each=each, together=together, seed=seed)
         say(f"{raters} sheets, key and instructions in {out} ({', '.join(p.name for p in paths)}).")
         say("Read them back with: affectlens stimuli import --ratings FILE ... --battery " + battery)
         return

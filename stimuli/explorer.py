@@ -50,7 +50,9 @@ def facts(s: Stimulus) -> str:
     """One line on an item."""
     parts = [s.cell, s.role, s.emotion, s.domain, f"intensity {s.intensity}" if s.intensity else None]
     check = s.meta.get("check")
-    return ", ".join(str(p) for p in parts if p) + (f"; check: {check['question']} {check['answer']}" if check else "")
+    return ", ".join(str(p) for p in parts if p) + (
+        f"; check: {check.get('question')} {check.get('answer')}" if isinstance(check, dict) else ""
+    )
 
 
 class View:

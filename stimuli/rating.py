@@ -5,7 +5,7 @@ A rater sees one twin of a pair and one cell of a quadruple, never two: with bot
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,42 +24,52 @@ SHEET = ("number", "item", "text", "emotion", "intensity", "odd")
 CHOICES = (*EMOTIONS, "none")
 
 
-def survey(battery: Battery, raters: int, *, each: int | None = None, seed: int = 0) -> list[pd.DataFrame]:
+def survey(
+    battery: Battery, raters: int, *, each: int | None = None, seed: int = 0, together: int = 3
+) -> list[pd.DataFrame]:
     """One blind sheet a rater: ``number, item`` (a code), ``text``, and empty columns to fill in.
 
     Args:
         battery: what to rate.
-        raters: how many sheets. The items of a group go round, so that each is rated about as often as the others.
+        raters: how many sheets.
         each: texts a rater; as many as there are groups by default.
         seed: of the order and of who gets what.
+        together: so many raters in a row read the same texts, each in an order of their own: agreement needs texts
+            that two have rated. Then the items of a group go round, so that each is rated about as often as the others.
 
     Raises:
-        BatteryError: fewer than one rater.
+        BatteryError: fewer than one rater, or fewer than one together.
     """
     if raters < 1:
         raise BatteryError(f"A survey needs at least one rater, not {raters}.")
+    if together < 1:
+        raise BatteryError(f"{together} raters can't read together: give at least 1, and 2 to measure agreement.")
     rng = np.random.default_rng(seed)
     groups = list(battery.groups().values())
-    turn = {items[0].group: int(rng.integers(len(items))) for items in groups}
+    turn = [int(rng.integers(len(items))) for items in groups]
     codes = {s.id: code for s, code in zip(battery, _codes(len(battery), rng), strict=True)}
     out = []
-    for rater in range(raters):
-        chosen = [items[(turn[items[0].group] + rater) % len(items)] for items in groups]
-        order = rng.permutation(len(chosen))[: each or len(chosen)]
-        lines = [(n, codes[chosen[i].id], chosen[i].text, "", "", "") for n, i in enumerate(order, 1)]
-        out.append(pd.DataFrame(lines, columns=list(SHEET)))
+    for step, first in enumerate(range(0, raters, together)):
+        chosen = [items[(start + step) % len(items)] for items, start in zip(groups, turn, strict=True)]
+        read = rng.permutation(len(chosen))[: each or len(chosen)]
+        for _ in range(min(together, raters - first)):
+            order = [chosen[i] for i in rng.permutation(read)]
+            lines = [(n, codes[s.id], s.text, "", "", "") for n, s in enumerate(order, 1)]
+            out.append(pd.DataFrame(lines, columns=list(SHEET)))
     return out
 
 
-def write_survey(folder: Path, battery: Battery, raters: int, *, each: int | None = None, seed: int = 0) -> list[Path]:
-    """Write the sheets, their instructions, and the key that stays with you; nothing is overwritten.
+def write_survey(
+    folder: Path, battery: Battery, raters: int, *, each: int | None = None, seed: int = 0, together: int = 3
+) -> list[Path]:
+    """Write the sheets of :func:`survey`, their instructions, and the key that stays with you; nothing is overwritten.
 
     Raises:
-        BatteryError: if the folder holds sheets already.
+        BatteryError: if the folder holds sheets already, or as :func:`survey`.
     """
     if list(folder.glob("rater_*.csv")):
         raise BatteryError(f"{folder} holds rating sheets already: give another folder, so that no answer is lost.")
-    sheets = survey(battery, raters, each=each, seed=seed)
+    sheets = survey(battery, raters, each=each, seed=seed, together=together)
     ids = dict(zip(_codes(len(battery), _skipped(battery, seed)), (s.id for s in battery), strict=True))
     paths = []
     for n, sheet in enumerate(sheets, 1):
@@ -77,17 +87,21 @@ class Ratings:
     """What raters said, and how far they agree with each other and with the battery."""
 
     table: pd.DataFrame  # rater, id, emotion, intensity, odd, intended
-    emotion_alpha: Estimate  # nominal, nine ways
-    intensity_alpha: Estimate  # ordinal
+    emotion_alpha: Estimate | None  # nominal, nine ways; None where alpha is undefined
+    intensity_alpha: Estimate | None  # ordinal
     as_intended: float  # share of ratings that name the intended emotion, or none
+    twice: int  # items that two raters rated
 
     def __repr__(self) -> str:
         odd = int(self.table["odd"].sum())
         return (
             f"{len(self.table)} ratings of {self.table['id'].nunique()} items, {self.table['rater'].nunique()} raters: "
-            f"as intended {self.as_intended:.2f}, Krippendorff's alpha {self.emotion_alpha} (emotion, nominal), "
-            f"{self.intensity_alpha} (intensity, ordinal), {odd} called odd"
+            f"as intended {self.as_intended:.2f}, Krippendorff's {self._said(self.emotion_alpha)} (emotion, nominal), "
+            f"{self._said(self.intensity_alpha)} (intensity, ordinal), {odd} called odd"
         )
+
+    def _said(self, found: Estimate | None) -> str:
+        return f"alpha not defined ({self.twice} items rated twice)" if found is None else f"alpha {found}"
 
 
 def read_ratings(battery: Battery, files: Sequence[Path], key: Path | None = None) -> Ratings:
@@ -95,44 +109,69 @@ def read_ratings(battery: Battery, files: Sequence[Path], key: Path | None = Non
 
     Args:
         battery: the one that was rated.
-        files: one a rater.
+        files: one a rater, who is named by it.
         key: ``key.csv`` of the survey; beside the first sheet by default.
 
     Raises:
-        BatteryError: a missing key, an unknown item, an answer that was not on offer, or nothing filled in.
+        BatteryError: a missing key, a file given twice, an unknown item, one rated twice in a sheet, an answer that was
+            not on offer, or nothing filled in.
     """
     names = {str(r["item"]): str(r["id"]) for r in rows(key or files[0].parent / "key.csv")}
-    items = {s.id: s for s in battery}
-    table = []
-    for file in files:
-        for n, row in enumerate(rows(file), 2):
-            said = str(row.get("emotion") or "").strip().lower()
-            if not said:
-                continue
-            name = names.get(str(row["item"]))
-            where = f"{file.name}, line {n}"
-            if name not in items:
-                raise BatteryError(
-                    f"{where}: the battery {battery.name} has no item {row['item']!r}: is the key right?"
-                )
-            if said not in CHOICES:
-                raise BatteryError(f"{where}: the emotion is {said!r}, expected one of {', '.join(CHOICES)}.")
-            item = items[name]
-            table.append((file.stem, name, said, _intensity(row.get("intensity"), where),
-                          str(row.get("odd") or "").strip().lower() in ("1", "yes", "y", "x", "true"),
-                          (item.emotion or "none") if item.affect else "none"))  # fmt: skip
+    named = zip(_raters(files), files, strict=True)
+    table = [(rater, *line) for rater, file in named for line in _sheet(file, battery, names)]
     if not table:
         raise BatteryError("No sheet has an emotion filled in.")
     frame = pd.DataFrame(table, columns=["rater", "id", "emotion", "intensity", "odd", "intended"])
-    return Ratings(frame, alpha(_matrix(frame, "emotion")), alpha(_matrix(frame, "intensity"), "ordinal"),
-                   float((frame["emotion"] == frame["intended"]).mean()))  # fmt: skip
+    return Ratings(
+        frame,
+        _alpha(frame, "emotion", "nominal"),
+        _alpha(frame, "intensity", "ordinal"),
+        as_intended=float((frame["emotion"] == frame["intended"]).mean()),
+        twice=int((frame["id"].value_counts() >= 2).sum()),
+    )
 
 
-def _matrix(frame: pd.DataFrame, column: str) -> np.ndarray:
-    """Ratings as ``[rater, item]``, codes for emotions."""
+def _raters(files: Sequence[Path]) -> list[str]:
+    """A name a file: its stem, with the folder where stems collide, the whole path where those collide too."""
+    paths = [file.resolve() for file in files]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise BatteryError(f"{path} is given twice, expected one sheet a rater: leave one out.")
+    forms: list[Callable[[Path], str]] = [lambda p: p.stem, lambda p: f"{p.parent.name}/{p.stem}", str]
+    return [next(form(p) for form in forms if sum(form(p) == form(q) for q in paths) == 1) for p in paths]
+
+
+def _sheet(file: Path, battery: Battery, names: dict[str, str]) -> list[tuple[str, str, float, bool, str]]:
+    """What a sheet says: id, emotion, intensity, odd, and the intended emotion."""
+    items = {s.id: s for s in battery}
+    out: dict[str, tuple[str, str, float, bool, str]] = {}
+    for n, row in enumerate(rows(file), 2):
+        said = str(row.get("emotion") or "").strip().lower()
+        if not said:
+            continue
+        code = row.get("item")
+        name = names.get(str(code))
+        where = f"{file.name}, line {n}"
+        if name not in items:
+            raise BatteryError(f"{where}: the battery {battery.name} has no item {code!r}: is the key right?")
+        if name in out:
+            raise BatteryError(f"{where}: the item {code!r} is rated twice, expected one row an item: delete one.")
+        if said not in CHOICES:
+            raise BatteryError(f"{where}: the emotion is {said!r}, expected one of {', '.join(CHOICES)}.")
+        odd = str(row.get("odd") or "").strip().lower() in ("1", "yes", "y", "x", "true")
+        intended = (items[name].emotion or "none") if items[name].affect else "none"
+        out[name] = (name, said, _intensity(row.get("intensity"), where), odd, intended)
+    return list(out.values())
+
+
+def _alpha(frame: pd.DataFrame, column: str, level: str) -> Estimate | None:
+    """Alpha of a column of ratings, codes for emotions; None where it is undefined."""
     values = frame[column].map(CHOICES.index) if column == "emotion" else frame[column]
-    wide = frame.assign(value=values.astype(float)).pivot_table(index="rater", columns="id", values="value")
-    return wide.to_numpy(dtype=float)
+    wide = frame.assign(value=values.astype(float)).pivot(index="rater", columns="id", values="value")
+    try:
+        return alpha(wide.to_numpy(dtype=float), level)
+    except BatteryError:
+        return None
 
 
 def _intensity(value: object, where: str) -> float:

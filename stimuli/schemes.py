@@ -126,7 +126,8 @@ def relabel(names: Iterable[str | None], to: str, *, source: str = "plutchik") -
 
     Args:
         names: labels; None and ``neutral`` stay without an emotion.
-        to: plutchik, ekman, parrott (its first tier) or goemotions (labels of that name only).
+        to: plutchik, ekman, parrott (its first tier) or goemotions (labels of that name only). To their own scheme
+            labels come back as they are: plutchik's by the basic name, parrott's by the first tier.
         source: the scheme that the labels are in.
 
     Raises:
@@ -135,12 +136,11 @@ def relabel(names: Iterable[str | None], to: str, *, source: str = "plutchik") -
     for scheme in (to, source):
         if scheme not in SCHEMES:
             raise BatteryError(f"There is no scheme {scheme!r}; there are {', '.join(SCHEMES)}.")
-    return [None if name in (None, "neutral") else _relabelled(str(name).strip().lower(), to, source) for name in names]
+    plain = [None if name is None else str(name).strip().lower() for name in names]
+    return [None if name in (None, "neutral") else _relabelled(name, to, source) for name in plain]
 
 
 def _relabelled(name: str, to: str, source: str) -> str | None:
-    if to == source:
-        return canonical(name) if source == "plutchik" and name not in _PETAL else _PETAL.get(name, name)
     if source == "plutchik":
         basic = _PETAL.get(name) or canonical(name)
     elif source == "ekman":
@@ -150,7 +150,11 @@ def _relabelled(name: str, to: str, source: str) -> str | None:
         if to == "parrott" and name in _TERTIARY:
             return _TERTIARY[name][0]
     else:
-        basic = _from_parrott(name)
+        first, basic = _from_parrott(name)
+        if to == "parrott":
+            return first
+    if to == source:
+        return basic if to == "plutchik" else name
     if to == "plutchik":
         return basic if basic in EMOTIONS else None
     if to == "ekman":
@@ -166,10 +170,10 @@ def _known(name: str, table: dict[str, str], source: str) -> str:
     return table[name]
 
 
-def _from_parrott(name: str) -> str:
-    """The word itself where Plutchik has it, else the first tier."""
-    if name in _TERTIARY:
-        return _PETAL.get(name) or _TERTIARY[name][0]
-    if name in PARROTT or any(name in tree for tree in PARROTT.values()):
-        return name if name in EMOTIONS else next((p for p, tree in PARROTT.items() if p == name or name in tree))
-    raise BatteryError(f"{name!r} is no word of Parrott's three tiers.")
+def _from_parrott(name: str) -> tuple[str, str]:
+    """The first tier; and Plutchik's name for the word or else for its second tier, or again the first tier."""
+    first = name if name in PARROTT else next((p for p, tree in PARROTT.items() if name in tree), None)
+    first, second = _TERTIARY.get(name) or (first, name)
+    if first is None:
+        raise BatteryError(f"{name!r} is no word of Parrott's three tiers.")
+    return first, _PETAL.get(name) or _PETAL.get(second) or first

@@ -20,7 +20,7 @@ from affectlens.stimuli.auditing.designs import Design, Pair
 from affectlens.stimuli.auditing.floors import category, floors, leaks
 from affectlens.stimuli.auditing.inputs import changed_bounds, find_encoder, read_lexicon
 from affectlens.stimuli.auditing.matching import jaccard, matching
-from affectlens.stimuli.auditing.quadruples import additive, mention_features, shallow
+from affectlens.stimuli.auditing.quadruples import _finding, additive, mention_features, shallow
 from affectlens.stimuli.auditing.readers import held_out, products, span
 from affectlens.stimuli.auditing.reported import encoded, lexicons, vader
 from affectlens.stimuli.auditing.structure import balance, completeness, integrity
@@ -296,7 +296,54 @@ def test_properties_that_do_not_apply_say_why() -> None:
     assert found["bag-of-words floor"].note == "0 matched pairs"
     assert found["crossed completeness"].note == "no quadruples"
     homeless = changed(STARTER, lambda s: replace(s, domain=None))
-    assert category(Design(homeless), BOUNDS)[0].note == "32 pairs have no domain"
+    assert category(Design(homeless), BOUNDS)[0].note == "32 matched pairs, fewer than three kinds of domain"
+
+
+def wet_and_dry(n: int = 64) -> Battery:
+    return planted_pairs(lambda _i, r: "TEXT It was wet." if r == "emotional" else "TEXT It was dry.", n)
+
+
+def test_missing_labels_switch_no_floor_off() -> None:
+    one = changed(wet_and_dry(), lambda s: replace(s, emotion=None) if s.group == "3" else s)
+    found = by_name(floors(Design(one), BOUNDS))["bag-of-words floor"]
+    assert found.passed is False
+    assert "1 pairs without emotion left out" in found.note
+    none = changed(wet_and_dry(), lambda s: replace(s, emotion=None))
+    assert "domains held out" in by_name(floors(Design(none), BOUNDS))["bag-of-words floor"].note
+    bare = changed(none, lambda s: replace(s, domain=None))
+    found = by_name(floors(Design(bare), BOUNDS))["bag-of-words floor"]
+    assert found.passed is False
+    assert "groups held out" in found.note
+
+
+def test_groups_with_several_items_are_paired_and_clustered() -> None:
+    twice = changed(wet_and_dry(), lambda s: replace(s, group=str(int(s.group) // 2)))
+    design = Design(Battery("b", tuple(s for s in twice if s.id not in {f"{i}.neutral" for i in range(0, 64, 2)})))
+    assert len(design.pairs) == 64  # two emotional items share a neutral
+    found = by_name(floors(design, BOUNDS))["bag-of-words floor"]
+    assert isinstance(found.figure, Estimate)
+    assert found.figure.n == 32
+    assert found.passed is False
+
+
+def test_emotions_that_stand_in_one_domain_are_unbalanced_and_have_no_category_floor() -> None:
+    for n in (8, 3):
+        domains = {e: f"d{i % n}" for i, e in enumerate(sorted({str(s.emotion) for s in wet_and_dry()}))}
+        confounded = changed(wet_and_dry(), lambda s, d=domains: replace(s, domain=d[str(s.emotion)]))  # type: ignore[misc]
+        assert balance(confounded).passed is False
+        assert category(Design(confounded), BOUNDS)[0].note == "some emotions stand in one domain only"
+        assert audit(confounded)["bag-of-words floor"].passed is False
+
+
+def test_an_unpaired_battery_of_any_texts_is_audited() -> None:
+    loose = changed(wet_and_dry(8), lambda s: replace(s, group=s.id, emotion=None, domain=None))
+    found = audit(loose)
+    assert found["integrity"].passed
+    assert found["bag-of-words floor"].verdict == "not applicable"
+    mute = Battery(
+        "mute", (Stimulus("a", "\U0001f642.", "s", "vivid", False), Stimulus("b", "\u2026", "s", "vivid", False))
+    )
+    assert audit(mute)["near duplicates"].note == "no text has a word"
 
 
 # quadruples -----------------------------------------------------------------------------------------------------------
@@ -339,6 +386,24 @@ def test_a_reader_of_order_learns_a_planted_order() -> None:
     found = by_name(shallow(Design(planted_quadruples(text)), None, None))
     assert value(found["shallow reader on crossed: order, distance and position"]) == 1.0
     assert found["shallow reader on crossed: order, distance and position"].passed is False
+
+
+def test_ties_are_no_evidence_and_untied_quadruples_decide() -> None:
+    quadruples = Design(planted_quadruples(lambda i, c: (f"Context {c[0]} {i}.", f"Ending {c[1]} {i}."))).crossed()
+    scores = np.zeros((24, 4))
+    scores[:12, 0] = 1.0  # ax, in half of the quadruples
+    found = _finding("x", "interval covers 0.5", scores.ravel(), quadruples)
+    assert found.passed is False
+    assert found.note == "12 won, 0 lost, 12 tied"
+    found = _finding("x", "interval covers 0.5", np.zeros(96), quadruples)
+    assert (found.passed, found.figure) == (True, 0.5)
+    assert "too little to go on" in found.note
+
+
+def test_flat_cells_without_an_emotion_do_not_split_quadruples() -> None:
+    bare = changed(STARTER, lambda s: replace(s, emotion=None) if s.cell in ("ay", "bx") else s)
+    named = {f.name: f.said() for f in shallow(Design(STARTER), None, None)}
+    assert {f.name: f.said() for f in shallow(Design(bare), None, None)} == named
 
 
 def test_mentions_are_counted_from_the_last_of_the_context() -> None:
@@ -405,6 +470,11 @@ def test_bounds_lexicons_and_encoders_of_a_user(tmp_path: Path) -> None:
     path = tmp_path / "mine.tsv"
     path.write_text("word\tscore\nCup\t0.5\nlamp\t-1\n")
     assert read_lexicon(path) == {"cup": 0.5, "lamp": -1.0}
+    path.write_text(",Word,V.Mean.Sum\n1,cup,6.26\n2,lamp,5.3\n")
+    assert read_lexicon(path) == {"cup": 6.26, "lamp": 5.3}
+    path.write_text("abandon\tfear\t1\nabandon\tjoy\t0\n")
+    with pytest.raises(BatteryError, match="gives 'abandon' two scores"):
+        read_lexicon(path)
     path.write_text("nothing here")
     with pytest.raises(BatteryError, match="holds no line with a word and a number"):
         read_lexicon(path)

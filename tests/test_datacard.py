@@ -4,6 +4,7 @@ from importlib import resources
 
 import pytest
 
+from affectlens.errors import BatteryError
 from affectlens.stimuli import load_battery
 from affectlens.stimuli.auditing import audit
 from affectlens.stimuli.datacard import LABELS, agreement, calibration, digest, fill, kappas, readings, tables
@@ -36,20 +37,29 @@ def test_a_changed_text_does_not_stand_as_read() -> None:
 
 def test_kappas_and_agreement_are_what_they_should_be() -> None:
     said = readings(FULL)
-    found = kappas(said).set_index("label")
-    assert found.loc["all nine", "kappa, as it ships"] >= 0.9
+    found = dict(zip(*(kappas(said)[column].tolist() for column in ("label", "kappa, as it ships")), strict=True))
+    assert found["all nine"] >= 0.9
     table = agreement(said)
     shipped = table[(table["reading"] == "as it ships") & (table["items"] == "all")].iloc[0]
     assert shipped["n"] == 1600
     assert 0.9 <= shipped["agreement"] <= 1
-    right = calibration().set_index(["round", "texts"])["agreement"]
-    assert right.loc[(1, "claimed label, wrong")] > 0.8  # planted mislabels are caught
+    right = {(r["round"], r["texts"]): float(r["agreement"]) for r in calibration().to_dict("records")}
+    assert right[1, "claimed label, wrong"] > 0.8  # planted mislabels are caught
+
+
+def test_an_item_that_any_reader_called_odd_is_odd() -> None:
+    said = readings(FULL)
+    odd = said[said["stands"] & said["odd"]]["id"].nunique()
+    table = agreement(said)
+    assert table[(table["reading"] == "as it ships") & (table["items"] == "all")].iloc[0]["called odd"] == odd
 
 
 def test_filling_replaces_what_stands_between_the_marks_alone() -> None:
     card = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n"
     assert fill(card, {"x": "new\n"}) == "a\n<!-- x -->\nnew\n<!-- /x -->\nb\n"
     assert fill(fill(card, {"x": "new\n"}), {"x": "new\n"}) == fill(card, {"x": "new\n"})
+    with pytest.raises(BatteryError, match="no part between <!-- y -->"):
+        fill(card, {"y": "new\n"})
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

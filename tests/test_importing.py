@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from affectlens.cli import app
 from affectlens.errors import BatteryError
 from affectlens.stimuli import load_battery, read_published, read_table, write_battery
 from affectlens.stimuli.importing import clean, open_battery
@@ -125,6 +127,21 @@ def test_cleaning_says_what_it_did_and_leaves_clean_texts_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ("What the f***", "What the f***"),
+        ("It is in /tmp\\", "It is in /tmp\\"),
+        ("She left.---", "She left."),
+        ("She left ***", "She left"),
+        ("She left. \\", "She left."),
+        ("---", ""),
+    ],
+)
+def test_only_marks_after_space_or_punctuation_are_stray(text: str, bare: str) -> None:
+    assert clean(text)[0] == bare
+
+
+@pytest.mark.parametrize(
     ("kind", "text", "said"),
     [
         ("sev", '{"scenario": "x"}', "does not read as SEV .*; give sev.jsonl"),
@@ -164,3 +181,125 @@ def test_bad_input_gets_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "twice.csv").write_text("id,text\na,x y.\na,z w.")
     with pytest.raises(BatteryError, match="items with one id: a"):
         read_table(tmp_path / "twice.csv", {"text": "text", "id": "id"})
+
+
+# rows -----------------------------------------------------------------------------------------------------------------
+
+
+def _file(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("x.csv", 'text,label\n"a\nb",joy\nIt rained, again.,sadness\n', "line 4 has 3 fields, expected 2 .*a comma"),
+        ("x.tsv", "text\tlabel\nIt rained.\n", "line 2 has 1 fields, expected 2 .*a tab"),
+        ("x.csv", 'label,text\njoy,"It rained.\nfear,It stopped.\n', r"line 2 \(unexpected end of data\): close each"),
+    ],
+)
+def test_a_row_is_neither_cut_nor_merged(tmp_path: Path, name: str, text: str, said: str) -> None:
+    with pytest.raises(BatteryError, match=said):
+        rows(_file(tmp_path, name, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("story\nHello, world; again.\n", [["Hello, world; again."]]),
+        ('a\tb\n"It ""rained""."\tx\n', [['It "rained".', "x"]]),
+        ('a\tb\n"one\n\ntwo"\tx\n', [["one\n\ntwo", "x"]]),
+        ('a\tb\n"Rain\tx\nSun"\ty\n', [['"Rain', "x"], ['Sun"', "y"]]),
+        ('a\tb\n"10" of snow\tx\n"Rain\ty\n', [['"10" of snow', "x"], ['"Rain', "y"]]),
+    ],
+)
+def test_quotation_marks_in_tab_files(tmp_path: Path, text: str, found: list[list[str]]) -> None:
+    assert [list(row.values()) for row in rows(_file(tmp_path, "x.tsv", text))] == found
+
+
+def test_missing_cells_of_parquet_are_none_and_whole_numbers_stay_whole(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"story": ["a b.", "c d.", None], "pair": [0, None, 1], "n": [0, 1, 2], "feeling": "joy"})
+    frame.to_parquet(tmp_path / "x.parquet")
+    assert [row["pair"] for row in rows(tmp_path / "x.parquet")] == [0, None, 1]
+    columns = {"text": "story", "group": "pair", "id": "n", "label": "feeling"}
+    found = read_table(tmp_path / "x.parquet", columns)
+    assert [(s.id, s.group) for s in found.battery] == [("0", "0"), ("1", "1")]
+    assert "1 rows without text were left out" in found.notes
+
+
+# tables ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_label_is_refused_unless_it_is_said_to_be_neutral(tmp_path: Path) -> None:
+    path = _file(tmp_path, "x.csv", "t,l,r\nIt rained.,joy,\nIt stopped.,calm,\nIt froze., ,\n")
+    with pytest.raises(BatteryError, match=r"x.csv, row 3 has no label: write neutral there, or pass neutral=\(''"):
+        read_table(path, {"text": "t", "label": "l"})
+    found = read_table(path, {"text": "t", "label": "l", "role": "r"}, neutral=("", "Calm")).battery
+    assert [(s.affect, s.emotion) for s in found] == [(True, "joy"), (False, None), (False, None)]
+    out = tmp_path / "out.jsonl"
+    columns = ["--text-col", "t", "--label-col", "l"]
+    result = CliRunner().invoke(app, ["stimuli", "import", str(path), *columns, "--neutral", "", "--neutral", "calm",
+                                      "-o", str(out)])  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert [s.affect for s in load_battery(out)] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("valence", "sign"), [("positive", 1), ("Negative", -1), ("neutral", 0), ("-0.4", -1), ("7", 1), ("", 0)]
+)
+def test_valence_is_a_word_or_a_number(tmp_path: Path, valence: str, sign: int) -> None:
+    path = _file(tmp_path, "x.csv", f"t,v\nIt rained.,{valence}\n")
+    assert read_table(path, {"text": "t", "valence": "v"}).battery.items[0].valence == sign
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("valence", "good", "row 1 has the valence 'good', expected positive, negative"),
+        ("valence", "nan", "row 1 has the valence 'nan'"),
+        ("intensity", "high", "row 1 has the intensity 'high', expected 0, 1, 2 or 3"),
+        ("intensity", "4", "row 1 has the intensity '4'"),
+        ("intensity", "1.5", "row 1 has the intensity '1.5'"),
+    ],
+)
+def test_values_that_do_not_fit_get_their_row(tmp_path: Path, column: str, value: str, said: str) -> None:
+    path = _file(tmp_path, "x.csv", f"t,v\nIt rained.,{value}\n")
+    with pytest.raises(BatteryError, match=said):
+        read_table(path, {"text": "t", column: "v"})
+
+
+# published ------------------------------------------------------------------------------------------------------------
+
+
+def test_repe_reads_its_six_files_and_names_the_others(tmp_path: Path) -> None:
+    for name in ("anger", "all_truncated_outputs"):
+        _file(tmp_path, f"{name}.json", '["The lift stopped."]')
+    found = read_published("repe", tmp_path)
+    assert [s.emotion for s in found.battery] == ["anger"]
+    assert "left out: all_truncated_outputs.json" in found.notes
+    with pytest.raises(BatteryError, match=r"all_truncated_outputs.json: none of the files of RepE emotions; give the"):
+        read_published("repe", tmp_path / "all_truncated_outputs.json")
+
+
+def test_goemotions_raters_are_gathered_over_files(tmp_path: Path) -> None:
+    heading = "text,id,admiration,anger,joy,neutral\n"
+    _file(tmp_path, "goemotions_1.csv", heading + "One.,a,0,1,0,0\nOne.,a,0,0,1,0\nTwo.,b,0,1,0,0\nFour.,d,0,0,0,0\n")
+    _file(tmp_path, "goemotions_2.csv", heading + "One.,a,0,1,0,0\nTwo.,b,0,0,1,0\nThree.,c,1,0,0,0\n")
+    found = read_published("goemotions", tmp_path)
+    assert [(s.text, s.emotion, s.meta["labels"], s.meta["raters"]) for s in found.battery] == [
+        ("One.", "anger", ["anger"], 3), ("Two.", None, ["anger", "joy"], 2), ("Three.", None, ["admiration"], 1),
+    ]  # fmt: skip
+    assert found.battery.items[0].meta["votes"] == {"anger": 2, "joy": 1}
+    assert found.battery.items[2].meta["label"] == "admiration"
+    assert found.notes[0].startswith("7 ratings of 4 comments were gathered by comment")
+    assert found.notes[0].endswith("1 without a label left out")
+
+
+@pytest.mark.parametrize("code", ["0", "8", "-1", "1.5"])
+def test_isear_refuses_codes_that_it_lacks(tmp_path: Path, code: str) -> None:
+    good = read_published("isear", _file(tmp_path, "good.csv", "EMOT,SIT\n4,It rained.\n7.0,It froze.\n")).battery
+    assert [s.meta["label"] for s in good] == ["sadness", "guilt"]
+    with pytest.raises(BatteryError, match=f"ISEAR: row 2 has the emotion code {code}, expected 1 to 7"):
+        read_published("isear", _file(tmp_path, "bad.csv", f"EMOT,SIT\n1,It rained.\n{code},It froze.\n"))

@@ -3,25 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from affectlens.errors import BatteryError
 from affectlens.stimuli import (
     EMOTIONS,
-    alpha,
     balance_figure,
     load_battery,
     read_norms,
-    read_ratings,
     relabel,
     vad,
     view,
 )
 from affectlens.stimuli.explorer import compared
 from affectlens.stimuli.norms import norms
-from affectlens.stimuli.rating import survey, write_survey
 from affectlens.stimuli.schemes import (
     DYADS,
     EKMAN,
@@ -85,6 +80,33 @@ def test_relabelling_gives_none_where_a_scheme_has_no_place() -> None:
     assert plutchik("Happiness") == "joy"
 
 
+@pytest.mark.parametrize(
+    ("scheme", "word", "same"),
+    [
+        ("plutchik", "terror", "fear"),
+        ("ekman", " Anger", "anger"),
+        ("goemotions", "gratitude", "gratitude"),
+        ("parrott", "grief", "sadness"),
+        ("parrott", "longing", "love"),
+    ],
+)
+def test_relabelling_to_the_same_scheme_knows_its_words(scheme: str, word: str, same: str) -> None:
+    assert relabel([word, None, " Neutral "], scheme, source=scheme) == [same, None, None]
+
+
+def test_relabelling_uses_parrotts_second_tier_where_plutchik_has_it() -> None:
+    words = ["revulsion", "contempt", "terror", "envy", "horror", "love"]
+    assert relabel(words, "plutchik", source="parrott") == ["disgust", "disgust", "fear", "anger", "fear", None]
+    assert relabel(["revulsion"], "parrott", source="parrott") == ["anger"]
+
+
+@pytest.mark.parametrize("source", ["plutchik", "ekman", "parrott", "goemotions"])
+@pytest.mark.parametrize("to", ["plutchik", "ekman", "parrott", "goemotions"])
+def test_relabelling_refuses_unknown_words_everywhere(source: str, to: str) -> None:
+    with pytest.raises(BatteryError, match="'table' is n"):
+        relabel(["table"], to, source=source)
+
+
 def test_norms_are_on_their_scale_and_order_the_plain_cases(tmp_path: Path) -> None:
     assert all(1 <= x <= 9 for coordinates in norms().values() for x in coordinates)
     assert len(norms()) >= 100
@@ -107,95 +129,6 @@ def test_norms_are_on_their_scale_and_order_the_plain_cases(tmp_path: Path) -> N
     (tmp_path / "c.csv").write_text("word,valence,arousal,dominance\nlamp,high,1,2\n")
     with pytest.raises(BatteryError, match="holds a value that is no number"):
         read_norms(tmp_path / "c.csv")
-
-
-# agreement ------------------------------------------------------------------------------------------------------------
-
-N = np.nan
-KRIPPENDORFF = np.array([  # four observers, twelve units: the worked example of his text on computing alpha
-    [1, 2, 3, 3, 2, 1, 4, 1, 2, N, N, N],
-    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, N, 3],
-    [N, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, N],
-    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, N],
-])  # fmt: skip
-
-
-@pytest.mark.parametrize(("level", "value"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])
-def test_alpha_is_krippendorffs_own_example(level: str, value: float) -> None:
-    found = alpha(KRIPPENDORFF, level)
-    assert round(found.value, 3) == value
-    assert found.low < value < found.high
-    assert found.n == 11
-
-
-def test_alpha_of_noise_is_near_nought_and_of_copies_is_one() -> None:
-    noise = np.random.default_rng(0).integers(0, 9, size=(3, 200)).astype(float)
-    found = alpha(noise)
-    assert found.low < 0 < found.high
-    assert alpha(np.stack([noise[0], noise[0]])).value == 1.0
-    permuted = noise.copy()
-    permuted[:, :] = noise[::-1]
-    assert alpha(permuted).value == pytest.approx(found.value)
-    with pytest.raises(BatteryError, match="at least two items that two raters rated"):
-        alpha(np.array([[1.0, N], [N, 1.0]]))
-    with pytest.raises(BatteryError, match="The level is 'ratio'"):
-        alpha(noise, "ratio")
-
-
-# rating sheets --------------------------------------------------------------------------------------------------------
-
-
-def test_a_rater_sees_one_item_of_a_group_and_nothing_that_tells() -> None:
-    sheets = survey(STARTER, 3, seed=1)
-    texts = {s.text: s for s in STARTER}
-    for sheet in sheets:
-        groups = [texts[text].group for text in sheet["text"]]
-        assert len(groups) == len(set(groups)) == len(STARTER.groups())
-        assert not set(sheet["item"]) & {s.id for s in STARTER}
-        assert (sheet["emotion"] == "").all()
-        assert list(sheet["number"]) == list(range(1, len(sheet) + 1))
-    assert set(sheets[0]["text"]) != set(sheets[1]["text"])
-    triplet = [{texts[t].id for t in sheet["text"] if texts[t].group == "v.joy.family.1"} for sheet in sheets]
-    assert len(set().union(*triplet)) == 3
-    assert survey(STARTER, 3, seed=1)[2].equals(sheets[2])
-    assert len(survey(STARTER, 1, each=10)[0]) == 10
-
-
-def test_a_survey_comes_back_with_its_agreement(tmp_path: Path) -> None:
-    paths = write_survey(tmp_path / "s", STARTER, 2)
-    assert [p.name for p in paths] == ["rater_1.csv", "rater_2.csv", "key.csv", "instructions.md"]
-    key = dict(pd.read_csv(tmp_path / "s" / "key.csv").to_numpy().tolist())
-    for path in paths[:2]:
-        sheet = pd.read_csv(path, dtype=str, keep_default_na=False)
-        assert [STARTER[key[code]].text for code in sheet["item"]] == list(sheet["text"])
-        for i, code in enumerate(sheet["item"]):
-            s = STARTER[key[code]]
-            sheet.loc[i, ["emotion", "intensity"]] = [(s.emotion or "none") if s.affect else "none", str(s.intensity)]
-        sheet.to_csv(path, index=False)
-    first, second = (pd.read_csv(p, dtype=str, keep_default_na=False) for p in paths[:2])
-    second = second.iloc[:0]
-    copy = first.copy()
-    copy.to_csv(tmp_path / "s" / "rater_3.csv", index=False)
-    found = read_ratings(STARTER, [paths[0], tmp_path / "s" / "rater_3.csv"])
-    assert found.as_intended == 1.0
-    assert found.emotion_alpha.value == found.intensity_alpha.value == 1.0
-    assert "2 raters" in repr(found)
-    with pytest.raises(BatteryError, match="holds rating sheets already"):
-        write_survey(tmp_path / "s", STARTER, 2)
-    first.loc[0, "emotion"] = "glee"
-    first.to_csv(paths[0], index=False)
-    with pytest.raises(BatteryError, match="rater_1.csv, line 2: the emotion is 'glee', expected one of joy"):
-        read_ratings(STARTER, [paths[0]])
-    first.loc[0, ["emotion", "intensity"]] = ["joy", "7"]
-    first.to_csv(paths[0], index=False)
-    with pytest.raises(BatteryError, match="the intensity is '7', expected 0, 1, 2 or 3"):
-        read_ratings(STARTER, [paths[0]])
-    first.loc[0, ["item", "intensity"]] = ["T1", "2"]
-    first.to_csv(paths[0], index=False)
-    with pytest.raises(BatteryError, match="has no item 'T1': is the key right"):
-        read_ratings(STARTER, [paths[0]])
-    with pytest.raises(BatteryError, match="at least one rater"):
-        survey(STARTER, 0)
 
 
 # looking --------------------------------------------------------------------------------------------------------------

@@ -31,12 +31,16 @@ class Design:
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
-        """Groups with one emotional and one neutral item that are no cells of a quadruple."""
+        """Each emotional item with a neutral of its group that is no cell of a quadruple.
+
+        With several neutrals in a group they go round; with fewer than emotional items, one has several partners.
+        """
         out = []
         for items in self.battery.groups().values():
-            sides = {role: [s for s in items if s.role == role and s.cell is None] for role in ("emotional", "neutral")}
-            if all(len(side) == 1 for side in sides.values()):
-                out.append(Pair(sides["emotional"][0], sides["neutral"][0]))
+            whole = [s for s in items if s.cell is None]
+            emotional, neutral = ([s for s in whole if s.role == role] for role in ("emotional", "neutral"))
+            if neutral:
+                out += [Pair(s, neutral[i % len(neutral)]) for i, s in enumerate(emotional)]
         return tuple(out)
 
     @cached_property
@@ -62,17 +66,26 @@ class Design:
         """Items that must hold no emotion word: all but keyword twins and decoys."""
         return tuple(s for s in self.battery if s.role not in ("keyword", "decoy"))
 
-    def paired(self, key: str) -> "Paired | str":
-        """The pairs as rows (emotional, neutral, emotional, ...) with folds by ``key``, or why there are none."""
-        if len(self.pairs) < 3:
-            return f"{len(self.pairs)} matched pairs"
-        values = [getattr(pair.emotional, key) for pair in self.pairs]
-        if None in values:
-            return f"{values.count(None)} pairs have no {key}"
-        codes, names = pd.factorize(pd.Series(values))
-        if len(names) < 3:
-            return f"fewer than three kinds of {key}"
-        return Paired(self.pairs, np.asarray(codes, dtype=int))
+    def paired(self, *keys: str) -> "Paired | str":
+        """The pairs as rows (emotional, neutral, emotional, ...) with folds, or why there are none.
+
+        The folds are by the first of ``keys`` that at least three values of the emotional items have; pairs without a
+        value are left out. With no such key, and several keys to choose from, eight folds of whole groups.
+        """
+        for key in keys:
+            kept = [pair for pair in self.pairs if getattr(pair.emotional, key) is not None]
+            if len({getattr(pair.emotional, key) for pair in kept}) >= 3:
+                codes, _ = pd.factorize(pd.Series([getattr(pair.emotional, key) for pair in kept]))
+                out = len(self.pairs) - len(kept)
+                said = f"{key}s held out" + (f"; {out} pairs without {key} left out" if out else "")
+                return Paired(tuple(kept), np.asarray(codes, dtype=int), said)
+        groups, _ = pd.factorize(pd.Series([pair.group for pair in self.pairs], dtype=object))
+        if len(keys) > 1 and len(set(groups)) >= 8:
+            return Paired(
+                self.pairs, np.asarray(groups % 8, dtype=int), "groups held out: too few " + " and ".join(keys)
+            )
+        few = f", fewer than three kinds of {' or '.join(keys)}" if len(self.pairs) > 2 else ""
+        return f"{len(self.pairs)} matched pairs{few}"
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,7 @@ class Paired:
 
     pairs: tuple[Pair, ...]
     fold: Int[np.ndarray, " pair"]
+    said: str  # what the folds hold out
 
     @property
     def texts(self) -> list[str]:
@@ -97,4 +111,5 @@ class Paired:
 
     @property
     def clusters(self) -> Int[np.ndarray, " item"]:
-        return np.repeat(np.arange(len(self.pairs)), 2)
+        codes, _ = pd.factorize(pd.Series([pair.group for pair in self.pairs], dtype=object))
+        return np.repeat(np.asarray(codes, dtype=int), 2)

@@ -27,7 +27,7 @@ SHOWN = 12  # worst items and leaking words that a finding keeps
 
 def floors(design: Design, bounds: Bounds) -> list[Finding]:
     """Bag of words, function words, surface: emotional against neutral, whole emotions held out."""
-    rows = design.paired("emotion")
+    rows = design.paired("emotion", "domain")
     plan = {
         "bag-of-words floor": (("naive_bayes", "tfidf"), bounds.words),
         "function-word floor": (("function_counts", "function_rates"), bounds.function_words),
@@ -42,7 +42,7 @@ def floors(design: Design, bounds: Bounds) -> list[Finding]:
         top = max(found, key=lambda r: found[r].value)
         pooled = {r: float(roc_auc_score(rows.y, scores)) for r, scores in scored.items()}
         right = {r: int((s[::2] > s[1::2]).sum()) for r, s in scored.items()}
-        note = "emotions held out; " + "; ".join(
+        note = f"{rows.said}; " + "; ".join(
             f"{r} {found[r].value:.3f}, pooled over folds {pooled[r]:.3f}, {right[r]} of {len(rows.pairs)} pairs right"
             for r in readers
         )
@@ -61,10 +61,13 @@ def category(design: Design, bounds: Bounds) -> list[Finding]:
     names = ("category floor", "category floor of neutral partners", "category: emotional less neutral")
     if isinstance(rows, str):
         return [Finding(name, None, said, None, rows) for name in names]
+    named = np.array([pair.emotional.emotion is not None for pair in rows.pairs])
+    rows = Paired(tuple(p for p, kept in zip(rows.pairs, named, strict=True) if kept), rows.fold[named], rows.said)
     labels = sorted({str(pair.emotional.emotion) for pair in rows.pairs})
     y = np.array([labels.index(str(pair.emotional.emotion)) for pair in rows.pairs])
-    if len(labels) < 3:
-        return [Finding(name, None, said, None, "fewer than three emotions") for name in names]
+    if len(labels) < 3 or any(len(set(rows.fold[y == k])) < 2 for k in range(len(labels))):
+        reason = "fewer than three emotions" if len(labels) < 3 else "some emotions stand in one domain only"
+        return [Finding(name, None, said, None, reason) for name in names]
     out, statistics = [], {}
     for side, name in zip(("emotional", "neutral"), names, strict=False):
         items: list[Stimulus] = [getattr(pair, side) for pair in rows.pairs]
@@ -74,7 +77,7 @@ def category(design: Design, bounds: Bounds) -> list[Finding]:
         top = max(value, key=lambda r: value[r].value)
         statistics[side] = found
         right = float((scores[top].argmax(1) == y).mean())
-        note = f"domains held out; {top}; named right {right:.2f} of chance {1 / len(labels):.3f}"
+        note = f"{rows.said}; {top}; named right {right:.2f} of chance {1 / len(labels):.3f}"
         out.append(Finding(name, value[top], said, value[top].value <= bounds.category, note,
                            _telling(items, scores[top], y, labels), ()))  # fmt: skip
     gaps = {
@@ -95,7 +98,8 @@ def one_against_rest(scores: Float[np.ndarray, "item k"], y: np.ndarray, folds: 
     each = [auroc(chances[:, k], (y == k).astype(int), folds, own) for k in range(scores.shape[1])]
 
     def statistic(weights: Weights) -> Float[np.ndarray, " draw"]:
-        return np.mean([one(weights) for one in each], axis=0)
+        with np.errstate(invalid="ignore"):
+            return np.nanmean([one(weights) for one in each], axis=0)
 
     return statistic
 
@@ -148,7 +152,7 @@ def contrast(one: Iterable[Stimulus], other: Iterable[Stimulus], *, by: str = "d
 
 
 def _auroc(scores: Float[np.ndarray, " item"], rows: Paired) -> Estimate:
-    return estimate(auroc(scores, rows.y, rows.folds, rows.clusters), len(rows.pairs), "pair")
+    return estimate(auroc(scores, rows.y, rows.folds, rows.clusters), int(rows.clusters.max()) + 1, "pair")
 
 
 def _less(a: Statistic, b: Statistic) -> Statistic:

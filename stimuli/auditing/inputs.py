@@ -35,20 +35,29 @@ def read_lexicon(path: Path) -> dict[str, float]:
     """Word to score, from lines of a word and a number with a tab or a comma between; a heading line is passed over.
 
     Raises:
-        BatteryError: if no line reads so.
+        BatteryError: if no line reads so, or a word has two scores.
     """
     out: dict[str, float] = {}
     for line in path.read_text(encoding="utf-8-sig").splitlines():
         fields = [part.strip().strip('"') for part in (line.split("\t") if "\t" in line else line.split(","))]
-        for value in fields[1:]:
-            try:
-                out[fields[0].lower()] = float(value)
-                break
-            except ValueError:
-                continue
+        numbers = [number for part in fields if (number := _number(part)) is not None]
+        word = next((part.lower() for part in fields if part and _number(part) is None), None)
+        if word is None or not numbers:
+            continue
+        score = numbers[1] if _number(fields[0]) is not None and len(numbers) > 1 else numbers[0]  # after a row number
+        if out.get(word, score) != score:
+            raise BatteryError(f"{path.name} gives {word!r} two scores: one line a word is expected.")
+        out[word] = score
     if not out:
         raise BatteryError(f"{path.name} holds no line with a word and a number, separated by a tab or a comma.")
     return out
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def find_encoder(name: str) -> Encoder:

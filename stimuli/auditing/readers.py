@@ -117,10 +117,10 @@ def _fitted(reader: str, x: Any, y: Int[np.ndarray, " item"], folds: Int[np.ndar
     n = min(INNER, len(np.unique(folds)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        if n < 2:
+        inner = list(GroupKFold(n).split(y, y, folds)) if n > 1 else []
+        if not inner or any(len(np.unique(y[train])) < 2 for train, _ in inner):
             return logistic(GRIDS[reader][1]).fit(x, y)
-        search = GridSearchCV(logistic(1.0), {"C": list(GRIDS[reader])}, scoring=_log_likelihood, cv=GroupKFold(n))
-        return search.fit(x, y, groups=folds)
+        return GridSearchCV(logistic(1.0), {"C": list(GRIDS[reader])}, scoring=_log_likelihood, cv=inner).fit(x, y)
 
 
 def _log_likelihood(model: Any, x: Any, y: Int[np.ndarray, " item"]) -> float:

@@ -49,7 +49,7 @@ def lexicons(design: Design, scores: Mapping[str, Mapping[str, float]]) -> list[
 def encoded(design: Design, encoder: Encoder | None) -> list[Finding]:
     """A linear reader on a frozen sentence encoder, emotional against neutral, whole emotions held out."""
     title = "sentence-encoder floor"
-    rows = design.paired("emotion")
+    rows = design.paired("emotion", "domain")
     if encoder is None or isinstance(rows, str):
         return [Finding(title, None, "reported", None, "no encoder given" if encoder is None else str(rows))]
     x, y = np.asarray(encoder(rows.texts), dtype=float), rows.y
@@ -59,7 +59,7 @@ def encoded(design: Design, encoder: Encoder | None) -> list[Finding]:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)).fit(x[train], y[train])
         scores[~train] = model.decision_function(x[~train])
     found = estimate(auroc(scores, y, rows.folds, rows.clusters), len(rows.pairs), "pair")
-    return [Finding(title, found, "reported", None, f"{x.shape[1]} dimensions, linear, emotions held out")]
+    return [Finding(title, found, "reported", None, f"{x.shape[1]} dimensions, linear, {rows.said}")]
 
 
 def vader(texts: Sequence[str]) -> Float[np.ndarray, " text"] | str:

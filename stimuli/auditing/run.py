@@ -1,6 +1,6 @@
 """The audit itself: every property on one battery."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 
 import numpy as np
@@ -15,7 +15,8 @@ from affectlens.stimuli.auditing.structure import balance, completeness, integri
 from affectlens.stimuli.auditing.wording import keywords, repeats
 from affectlens.stimuli.battery import Battery
 
-Watch = Callable[[Sequence[Callable[[], list[Finding]]]], Sequence[Callable[[], list[Finding]]]]
+Step = Callable[[], list[Finding]]
+Watch = Callable[[Sequence[Step]], Iterable[Step]]
 
 
 def audit(
@@ -38,7 +39,7 @@ def audit(
         watch: wraps the list of steps, for a progress bar.
     """
     start, design, bounds = perf_counter(), Design(battery), bounds or Bounds()
-    steps: list[Callable[[], list[Finding]]] = [
+    steps: list[Step] = [
         lambda: [integrity(battery), balance(battery), completeness(design)],
         lambda: keywords(design),
         lambda: floors(design, bounds),

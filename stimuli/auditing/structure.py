@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 from affectlens.stimuli.auditing.designs import Design
@@ -16,7 +17,10 @@ FAULTS = (
     (re.compile(r"[^\S\n]{2,}"), "has doubled spaces"),
     (re.compile(r"[\n\r\t\u2028\u2029]"), "has line breaks or tabs"),
     (re.compile(r"[-*_#=~|]{2,}\s*$"), "ends in a stray mark"),
-    (re.compile(r"[^.?!\"'\u201d\u2019)\s*_#=~|-]\s*$"), "does not end in a full stop"),
+    (
+        re.compile(r"[^.?!\"'\u201d\u2019\u00bb\u2026\u3002\uff01\uff1f\u0964)\s*_#=~|-]\s*$"),
+        "does not end in a full stop",
+    ),
     (re.compile(r"\ufffd|\u00e2\u20ac|\u00c3[\u0080-\u00bf]"), "was decoded wrongly"),
     (re.compile(r"<[a-z/][^>]*>|&[a-z]+;"), "holds markup"),
 )
@@ -54,7 +58,10 @@ def balance(battery: Battery) -> Finding:
         named = [s for s in items if s.emotion is not None]
         worst += _uneven(Counter(str(s.emotion) for s in named), f"{split}, {role}, emotion")
         if all(s.cell is None and s.domain is not None for s in named) and role in ("emotional", "neutral", "keyword"):
-            worst += _uneven(Counter((str(s.emotion), str(s.domain)) for s in named), f"{split}, {role}, cell")
+            cells = Counter((str(s.emotion), str(s.domain)) for s in named)
+            for cell in product({s.emotion for s in named}, {s.domain for s in named}):
+                cells[str(cell[0]), str(cell[1])] += 0  # an empty cell is uneven too
+            worst += _uneven(cells, f"{split}, {role}, cell")
     return Finding("balance", len(worst), "0 uneven", not worst, "emotions by split and role; emotion by domain",
                    tuple(worst))  # fmt: skip
 
@@ -85,7 +92,8 @@ def broken(items: list[Stimulus]) -> str:
     evokes = "".join(cell for cell in CELLS if found[cell].affect)
     if evokes not in ("axby", ""):
         return f"the emotional cells are {evokes}, not ax and by"
-    answers = {cell: s.meta.get("check", {}).get("answer") for cell, s in found.items()}
+    checks = {cell: s.meta.get("check") for cell, s in found.items()}
+    answers = {cell: check.get("answer") if isinstance(check, dict) else None for cell, check in checks.items()}
     if any(answers.values()) and not (answers["ax"] == answers["by"] != answers["ay"] == answers["bx"]):
         return "the comprehension check is not answered alike in ax and by, and otherwise in ay and bx"
     return ""
@@ -97,7 +105,12 @@ def _open_groups(battery: Battery) -> list[Worst]:
     twinned = any({"keyword", "emotional"} <= {s.role for s in items} for items in battery.groups().values())
     for group, items in battery.groups().items():
         roles = Counter(s.role for s in items if s.cell is None)
-        if paired and roles["emotional"] != roles["neutral"]:
+        if (
+            paired
+            and len(items) > 1
+            and not (roles["emotional"] and roles["neutral"])
+            and roles["emotional"] + roles["neutral"]
+        ):
             out.append(Worst(group, 1.0, f"has {roles['emotional']} emotional and {roles['neutral']} neutral items"))
         if roles["keyword"] and twinned and not roles["emotional"]:
             out.append(Worst(group, 1.0, "has a keyword twin and no emotional item"))

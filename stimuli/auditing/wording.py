@@ -13,6 +13,7 @@ from affectlens.stimuli.auditing.finding import Bounds, Finding, Worst
 from affectlens.stimuli.battery import Battery
 from affectlens.stimuli.lexical import CLICHES, grams, words
 
+BLOCK = 512  # rows compared at a time
 NEAR = 0.5  # Jaccard of words and word pairs, from which two texts of different groups are near duplicates
 _CLICHE = re.compile("|".join(rf"(?<!\w){pattern}" if pattern[0] != "!" else "!" for pattern in CLICHES), re.IGNORECASE)
 
@@ -89,17 +90,23 @@ def repeats(battery: Battery, bounds: Bounds) -> list[Finding]:
 
 
 def _near(battery: Battery) -> Finding:
+    """Texts of different groups that share half of their words and word pairs, found in blocks of rows."""
     items = battery.items
+    if not any(words(s.text) for s in items):
+        return Finding("near duplicates", None, "0 pairs", None, "no text has a word")
     table = CountVectorizer(analyzer=grams, binary=True).fit_transform([s.text for s in items]).astype(np.float32)
-    both = (table @ table.T).toarray()
-    size = both.diagonal()
-    alike = both / np.maximum(size[:, None] + size[None] - both, 1)
-    groups = np.array([s.group for s in items])
-    alike[groups[:, None] == groups[None]] = 0
-    pairs = [(int(i), int(j)) for i, j in np.argwhere(np.triu(alike) >= NEAR)]
-    worst = tuple(Worst(items[j].id, float(alike[i, j]), f"near duplicate of {items[i].id}") for i, j in pairs[:200])
-    top = float(alike.max()) if len(items) > 1 else 0.0
-    return Finding("near duplicates", len(pairs), "0 pairs", not pairs, f"most alike: {top:.2f}", worst)
+    size = np.asarray(table.sum(1)).ravel()
+    groups = np.unique([s.group for s in items], return_inverse=True)[1]
+    worst, top = [], 0.0
+    for start in range(0, len(items), BLOCK):
+        both = (table[start : start + BLOCK] @ table.T).tocoo()
+        alike = both.data / np.maximum(size[both.row + start] + size[both.col] - both.data, 1)
+        other = (groups[both.row + start] != groups[both.col]) & (both.col > both.row + start)
+        top = max(top, float(alike[other].max(initial=0.0)))
+        for k in np.flatnonzero(other & (alike >= NEAR)):
+            first, second = items[int(both.row[k]) + start], items[int(both.col[k])]
+            worst.append(Worst(second.id, float(alike[k]), f"near duplicate of {first.id}"))
+    return Finding("near duplicates", len(worst), "0 pairs", not worst, f"most alike: {top:.2f}", tuple(worst[:200]))
 
 
 def _hits(name: str, found: dict[str, list[str]]) -> Finding:
