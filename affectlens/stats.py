@@ -90,6 +90,15 @@ def binomial(wins: int | float, n: int, unit: str, *, level: float = 0.95) -> Es
     return Estimate(wins / n, low, high, n, unit, method="exact binomial (Clopper-Pearson)")
 
 
+def less(a: Statistic, b: Statistic) -> Statistic:
+    """The difference of two statistics under the same weights, which pairs them."""
+
+    def difference(weights: Weights) -> Float[np.ndarray, " draw"]:
+        return a(weights) - b(weights)
+
+    return difference
+
+
 @dataclass(frozen=True)
 class SignFlips:
     """The outcome of a sign-flip test over columns."""

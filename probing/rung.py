@@ -13,7 +13,7 @@ from affectlens.probing.floors import FLOORS, floor
 from affectlens.probing.report import NESTED
 from affectlens.probing.sweep import METHODS, Sweep, sweep
 from affectlens.probing.targets import Target
-from affectlens.stats import AT_BOUND, Estimate, Statistic, Weights, estimate
+from affectlens.stats import AT_BOUND, Estimate, Statistic, estimate, less
 
 Watch = Callable[[Iterable[int]], Iterable[int]]
 UNIT = "scene"
@@ -98,15 +98,6 @@ class Rows:
 def nested(found: Sweep) -> Float[np.ndarray, "item k"]:
     """The logistic probe's held-out logits, layer and C chosen inside each fold."""
     return found.nested["logistic"]
-
-
-def less(a: Statistic, b: Statistic) -> Statistic:
-    """The difference of two statistics under the same weights, which pairs them."""
-
-    def difference(weights: Weights) -> Float[np.ndarray, " draw"]:
-        return a(weights) - b(weights)
-
-    return difference
 
 
 def _strongest(floors: dict[str, Statistic], chance: float, n: int) -> tuple[str, Statistic]:

@@ -66,8 +66,7 @@ def readings(battery: Battery) -> pd.DataFrame:
 def agreement(said: pd.DataFrame) -> pd.DataFrame:
     """By kind of item: first readings and readings of the text as it ships."""
     rows = []
-    first = said.sort_values("round").drop_duplicates("id")
-    for name, part in (("first reading", first), ("as it ships", _standing(said))):
+    for name, part in (("first reading", _first(said)), ("as it ships", _standing(said))):
         for kind, some in [("all", part), *part.groupby("kind", sort=False)]:
             rows.append((name, kind, len(some), round(float((some["label"] == some["intended"]).mean()), 3),
                          int(some["odd"].sum())))  # fmt: skip
@@ -76,13 +75,17 @@ def agreement(said: pd.DataFrame) -> pd.DataFrame:
 
 def kappas(said: pd.DataFrame) -> pd.DataFrame:
     """Cohen's kappa between reading and intention, over all nine labels and one label against the rest."""
-    first = said.sort_values("round").drop_duplicates("id")
-    last = _standing(said)
+    first, last = _first(said), _standing(said)
     rows = [("all nine", *(round(float(cohen_kappa_score(p["intended"], p["label"])), 3) for p in (first, last)))]
     for label in LABELS:
         rows.append((label, *(round(float(cohen_kappa_score(p["intended"] == label, p["label"] == label)), 3)
                               for p in (first, last))))  # fmt: skip
     return pd.DataFrame(rows, columns=["label", "kappa, first reading", "kappa, as it ships"])
+
+
+def _first(said: pd.DataFrame) -> pd.DataFrame:
+    """One row an item: its first reading, whatever became of the text."""
+    return said.sort_values("round").drop_duplicates("id")
 
 
 def _standing(said: pd.DataFrame) -> pd.DataFrame:

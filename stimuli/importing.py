@@ -11,7 +11,7 @@ from typing import Any
 
 from affectlens.errors import BatteryError
 from affectlens.paths import write_text
-from affectlens.stimuli.battery import NAMED, Battery, load_battery
+from affectlens.stimuli.battery import Battery, load_battery
 from affectlens.stimuli.published import SOURCES, Source
 from affectlens.stimuli.schemes import plutchik
 from affectlens.stimuli.stimulus import Stimulus, from_json
@@ -42,7 +42,7 @@ def open_battery(name: str, reader: str | None) -> Battery:
     """
     if reader is not None:
         return read_published(reader, name).battery
-    return load_battery(name) if name in NAMED else load_battery(Path(name))
+    return load_battery(name)
 
 
 def read_published(kind: str, path: str | Path) -> Imported:
@@ -70,7 +70,7 @@ def read_published(kind: str, path: str | Path) -> Imported:
         raise BatteryError(f"{path} does not read as {source.title} ({error!r}); give {source.files}.") from None
     except BatteryError as error:
         raise BatteryError(f"{path} does not read as {source.title}: {error}") from None
-    return _built(items, kind, f"{source.licence}", f"{source.title}: {source.citation}", notes)
+    return _built(items, kind, source.licence, f"{source.title}: {source.citation}", notes)
 
 
 def read_table(path: Path, columns: Mapping[str, str], *, neutral: Iterable[str] = NEUTRAL) -> Imported:
@@ -86,12 +86,11 @@ def read_table(path: Path, columns: Mapping[str, str], *, neutral: Iterable[str]
     Raises:
         BatteryError: a column that the file lacks or that we don't know, a missing label, or values that don't fit.
     """
-    if "text" not in columns or (unknown := sorted(set(columns) - set(COLUMNS))):
+    if "text" not in columns or set(columns) - set(COLUMNS):
         raise BatteryError(f"Name the text column, and of the others only {', '.join(COLUMNS[1:])}.")
     found = rows(path)
     if missing := [name for name in columns.values() if name not in found[0]]:
         raise BatteryError(f"{path.name} has no column {missing[0]!r}; it has {', '.join(map(str, found[0]))}.")
-    del unknown
     flat = frozenset(label.strip().lower() for label in ([neutral] if isinstance(neutral, str) else neutral))
     given = [{k: _given(row.get(v)) for k, v in columns.items()} for row in found]
     try:

@@ -44,10 +44,8 @@ def survey(
         raise BatteryError(f"A survey needs at least one rater, not {raters}.")
     if together < 1:
         raise BatteryError(f"{together} raters can't read together: give at least 1, and 2 to measure agreement.")
-    rng = np.random.default_rng(seed)
     groups = list(battery.groups().values())
-    turn = [int(rng.integers(len(items))) for items in groups]
-    codes = {s.id: code for s, code in zip(battery, _codes(len(battery), rng), strict=True)}
+    turn, codes, rng = _drawn(battery, seed)
     out = []
     for step, first in enumerate(range(0, raters, together)):
         chosen = [items[(start + step) % len(items)] for items, start in zip(groups, turn, strict=True)]
@@ -70,13 +68,13 @@ def write_survey(
     if list(folder.glob("rater_*.csv")):
         raise BatteryError(f"{folder} holds rating sheets already: give another folder, so that no answer is lost.")
     sheets = survey(battery, raters, each=each, seed=seed, together=together)
-    ids = dict(zip(_codes(len(battery), _skipped(battery, seed)), (s.id for s in battery), strict=True))
+    _, codes, _ = _drawn(battery, seed)
     paths = []
     for n, sheet in enumerate(sheets, 1):
         paths.append(folder / f"rater_{n}.csv")
         write_text(paths[-1], sheet.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC))
     key = io.StringIO()
-    pd.DataFrame({"item": list(ids), "id": list(ids.values())}).to_csv(key, index=False)
+    pd.DataFrame({"item": list(codes.values()), "id": list(codes)}).to_csv(key, index=False)
     write_text(folder / "key.csv", key.getvalue())
     write_text(folder / "instructions.md", INSTRUCTIONS)
     return [*paths, folder / "key.csv", folder / "instructions.md"]
@@ -183,17 +181,12 @@ def _intensity(value: object, where: str) -> float:
     return float(text)
 
 
-def _codes(n: int, rng: np.random.Generator) -> list[str]:
-    """Codes that tell nothing."""
-    return [f"T{number:05d}" for number in rng.permutation(np.arange(10_000, 100_000))[:n]]
-
-
-def _skipped(battery: Battery, seed: int) -> np.random.Generator:
-    """The generator of :func:`survey` where it makes the codes."""
+def _drawn(battery: Battery, seed: int) -> tuple[list[int], dict[str, str], np.random.Generator]:
+    """What a seed gives: where each group starts to go round, a code that tells nothing for each id, and the rest."""
     rng = np.random.default_rng(seed)
-    for items in battery.groups().values():
-        rng.integers(len(items))
-    return rng
+    turn = [int(rng.integers(len(items))) for items in battery.groups().values()]
+    numbers = rng.permutation(np.arange(10_000, 100_000))[: len(battery)]
+    return turn, {s.id: f"T{number:05d}" for s, number in zip(battery, numbers, strict=True)}, rng
 
 
 INSTRUCTIONS = f"""# Instructions for raters

@@ -324,6 +324,9 @@ def test_groups_with_several_items_are_paired_and_clustered() -> None:
     assert isinstance(found.figure, Estimate)
     assert found.figure.n == 32
     assert found.passed is False
+    (linear,) = encoded(design, lambda texts: np.array([["wet" in x, len(x)] for x in texts], dtype=float))
+    assert isinstance(linear.figure, Estimate)
+    assert linear.figure.n == 32
 
 
 def test_emotions_that_stand_in_one_domain_are_unbalanced_and_have_no_category_floor() -> None:

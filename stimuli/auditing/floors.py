@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from affectlens.errors import BatteryError
 from affectlens.metrics import auroc
-from affectlens.stats import Estimate, Statistic, Weights, estimate
+from affectlens.stats import Estimate, Statistic, Weights, estimate, less
 from affectlens.stimuli.auditing.designs import Design, Pair, Paired
 from affectlens.stimuli.auditing.finding import Bounds, Finding, Leak, Worst
 from affectlens.stimuli.auditing.readers import READERS, held_out
@@ -38,7 +38,7 @@ def floors(design: Design, bounds: Bounds) -> list[Finding]:
     out = []
     for name, (readers, bound) in plan.items():
         scored = {r: held_out(r, rows.texts, rows.y, rows.folds, 2)[:, 0] for r in readers}
-        found = {r: _auroc(scores, rows) for r, scores in scored.items()}
+        found = {r: paired_auroc(scores, rows) for r, scores in scored.items()}
         top = max(found, key=lambda r: found[r].value)
         pooled = {r: float(roc_auc_score(rows.y, scores)) for r, scores in scored.items()}
         right = {r: int((s[::2] > s[1::2]).sum()) for r, s in scored.items()}
@@ -81,7 +81,7 @@ def category(design: Design, bounds: Bounds) -> list[Finding]:
         out.append(Finding(name, value[top], said, value[top].value <= bounds.category, note,
                            _telling(items, scores[top], y, labels), ()))  # fmt: skip
     gaps = {
-        r: estimate(_less(statistics["emotional"][r], statistics["neutral"][r]), len(y), "scene", bounds=None)
+        r: estimate(less(statistics["emotional"][r], statistics["neutral"][r]), len(y), "scene", bounds=None)
         for r in statistics["emotional"]
     }
     widest = max(gaps, key=lambda r: abs(gaps[r].value))
@@ -106,6 +106,14 @@ def one_against_rest(scores: Float[np.ndarray, "item k"], y: np.ndarray, folds: 
 
 def leaks(pairs: tuple[Pair, ...], only: frozenset[str] | None = None) -> tuple[Leak, ...]:
     """Words that lean to one side of the pairs, by the sign test's p, strongest first."""
+    up, down = sides(pairs, only)
+    uneven = [w for w in {*up, *down} if abs(up[w] - down[w]) > 1]
+    ranked = sorted(uneven, key=lambda w: (binomtest(up[w], up[w] + down[w]).pvalue, w))
+    return tuple(Leak(w, up[w], down[w]) for w in ranked[: 2 * SHOWN])
+
+
+def sides(pairs: tuple[Pair, ...], only: frozenset[str] | None = None) -> tuple[Counter[str], Counter[str]]:
+    """For each word, in how many pairs the emotional item has it oftener, and in how many the neutral."""
     up, down = Counter[str](), Counter[str]()
     for pair in pairs:
         a, b = Counter(words(pair.emotional.text)), Counter(words(pair.neutral.text))
@@ -113,9 +121,7 @@ def leaks(pairs: tuple[Pair, ...], only: frozenset[str] | None = None) -> tuple[
             if only is None or word in only:
                 up[word] += a[word] > b[word]
                 down[word] += a[word] < b[word]
-    uneven = [w for w in {*up, *down} if abs(up[w] - down[w]) > 1]
-    ranked = sorted(uneven, key=lambda w: (binomtest(up[w], up[w] + down[w]).pvalue, w))
-    return tuple(Leak(w, up[w], down[w]) for w in ranked[: 2 * SHOWN])
+    return up, down
 
 
 def contrast(one: Iterable[Stimulus], other: Iterable[Stimulus], *, by: str = "domain") -> pd.DataFrame:
@@ -151,12 +157,9 @@ def contrast(one: Iterable[Stimulus], other: Iterable[Stimulus], *, by: str = "d
     return pd.DataFrame(rows, columns=["reader", "auroc", "low", "high", "n"])
 
 
-def _auroc(scores: Float[np.ndarray, " item"], rows: Paired) -> Estimate:
+def paired_auroc(scores: Float[np.ndarray, " item"], rows: Paired) -> Estimate:
+    """AUROC within folds of scores of the pairs' items; the interval resamples groups."""
     return estimate(auroc(scores, rows.y, rows.folds, rows.clusters), int(rows.clusters.max()) + 1, "pair")
-
-
-def _less(a: Statistic, b: Statistic) -> Statistic:
-    return lambda weights: a(weights) - b(weights)
 
 
 def _worst_pairs(pairs: tuple[Pair, ...], scores: Float[np.ndarray, " item"]) -> tuple[Worst, ...]:

@@ -6,7 +6,7 @@ from scipy.stats import binomtest
 
 from affectlens.stimuli.auditing.designs import Design, Pair
 from affectlens.stimuli.auditing.finding import Bounds, Finding, Leak, Worst
-from affectlens.stimuli.auditing.floors import SHOWN
+from affectlens.stimuli.auditing.floors import SHOWN, sides
 from affectlens.stimuli.lexical import ABSOLUTES, NEGATIONS, OFFICE, count, sentences, words
 
 QUOTES = '"\u201c\u201d\u00ab\u00bb'
@@ -54,22 +54,8 @@ def leaning(name: str, pairs: tuple[Pair, ...], among: frozenset[str], bounds: B
         for gap, pair in worst[:SHOWN]
         if gap * side > 0
     )
-    used = tuple(
-        leak
-        for leak in (
-            Leak(
-                word,
-                *(
-                    sum(
-                        s * (words(p.emotional.text).count(word) - words(p.neutral.text).count(word)) > 0 for p in pairs
-                    )
-                    for s in (1, -1)
-                ),
-            )
-            for word in sorted(among)
-        )
-        if leak.emotional != leak.neutral
-    )
+    oftener, rarer = sides(pairs, among)
+    used = tuple(Leak(w, oftener[w], rarer[w]) for w in sorted(among) if oftener[w] != rarer[w])
     note = f"more on the emotional side in {up} pairs, on the neutral side in {down}; p {p:.3f}"
     return Finding(title, net, said, abs(net) <= bounds.net or p >= 0.05, note, listed, used)
 

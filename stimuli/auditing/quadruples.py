@@ -17,6 +17,7 @@ from affectlens.stimuli.auditing.floors import SHOWN
 from affectlens.stimuli.auditing.readers import logistic_held_out, products, tfidf
 from affectlens.stimuli.auditing.reported import Encoder, perceptron_held_out, vader
 from affectlens.stimuli.battery import Battery
+from affectlens.stimuli.crossing import differences
 from affectlens.stimuli.lexical import FUNCTION_WORDS, sentences, words
 from affectlens.stimuli.stimulus import CELLS, Stimulus
 
@@ -114,7 +115,7 @@ def clause_sentiment(items: list[Stimulus]) -> Float[np.ndarray, " item"] | str:
 def _finding(title: str, said: str, scores: np.ndarray | str, quadruples: dict[str, dict[str, Stimulus]]) -> Finding:
     if isinstance(scores, str):
         return Finding(title, None, said, None, scores)
-    d = scores.reshape(-1, 4) @ np.array([SIGN[cell] for cell in CELLS])
+    d = differences(scores, np.arange(len(scores)).reshape(-1, 4))
     d = np.where(np.abs(d) <= 1e-9 * np.abs(scores).max(), 0.0, d)  # what cancels, cancels to rounding
     won, lost = int((d > 0).sum()), int((d < 0).sum())
     if won + lost < FEWEST:

@@ -14,10 +14,10 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from affectlens.metrics import auroc
 from affectlens.stats import Statistic, Weights, estimate
 from affectlens.stimuli.auditing.designs import Design
 from affectlens.stimuli.auditing.finding import Finding, Worst
+from affectlens.stimuli.auditing.floors import paired_auroc
 from affectlens.stimuli.lexical import words
 
 Encoder = Callable[[Sequence[str]], Float[np.ndarray, "text d"]]
@@ -58,8 +58,8 @@ def encoded(design: Design, encoder: Encoder | None) -> list[Finding]:
         train = rows.folds != fold
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)).fit(x[train], y[train])
         scores[~train] = model.decision_function(x[~train])
-    found = estimate(auroc(scores, y, rows.folds, rows.clusters), len(rows.pairs), "pair")
-    return [Finding(title, found, "reported", None, f"{x.shape[1]} dimensions, linear, {rows.said}")]
+    note = f"{x.shape[1]} dimensions, linear, {rows.said}"
+    return [Finding(title, paired_auroc(scores, rows), "reported", None, note)]
 
 
 def vader(texts: Sequence[str]) -> Float[np.ndarray, " text"] | str:
