@@ -75,7 +75,8 @@ def report(
 ) -> None:
     """Write the report of a run folder anew, from its tables."""
     from affectlens.console import say
-    from affectlens.probing.study import reload, render
+    from affectlens.probing.sections import render
+    from affectlens.probing.study import reload
     from affectlens.probing.words import plain
 
     opened, reports = reload(run)

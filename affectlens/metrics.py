@@ -1,29 +1,32 @@
-"""What a set of held-out logits is worth: within-fold AUROC and accuracy, as functions of cluster weights.
+"""What a set of held-out logits is worth: within-fold AUROC, concordance and accuracy, as functions of cluster weights.
 
 AUROC compares only items that one and the same probe scored: pairs of a positive and a negative item of one fold.
-Logits of different folds come from different probes and are never pooled.
+Logits of different folds come from different probes and are never pooled. Concordance (Harrell's C) is the same share
+for labels in an order: of the comparisons whose labels differ, those that are ordered right.
 """
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from affectlens.stats import Statistic, Weights
 
 
 def auroc(
     scores: Float[np.ndarray, " item"],
-    y: Int[np.ndarray, " item"],
+    y: Shaped[np.ndarray, " item"],
     folds: Int[np.ndarray, " item"],
     groups: Int[np.ndarray, " item"],
 ) -> Statistic:
     """The share of within-fold comparisons that are ordered right, ties one half, as a statistic over groups.
 
+    ``y`` is 0 and 1, or numbers in an order: every two items with different numbers are compared.
+
     ``groups`` are integers from 0. A comparison between two groups weighs the product of their weights, one within a
     group that group's weight: copies of one group in a bootstrap draw are not compared with each other, which would
     count the matched comparisons twice and shift the interval.
     """
-    high, low = np.flatnonzero(y == 1), np.flatnonzero(y == 0)
-    same = folds[high][:, None] == folds[low][None]
+    high, low = np.flatnonzero(y > y.min()), np.flatnonzero(y < y.max())
+    same = (folds[high][:, None] == folds[low][None]) & (y[high][:, None] > y[low][None])
     gap = scores[high][:, None] - scores[low][None]
     won = np.where(same, (gap > 0) + 0.5 * (gap == 0), 0.0)
     n = int(groups.max()) + 1
@@ -62,16 +65,30 @@ def accuracy(
     return statistic
 
 
+def average(values: Float[np.ndarray, " item"], groups: Int[np.ndarray, " item"]) -> Statistic:
+    """The mean over items, as a statistic over groups."""
+    n = int(groups.max()) + 1
+    total, size = np.zeros(n), np.zeros(n)
+    np.add.at(total, groups, values)
+    np.add.at(size, groups, 1.0)
+
+    def statistic(weights: Weights) -> Float[np.ndarray, " draw"]:
+        over = weights @ size
+        return np.divide(weights @ total, over, out=np.full_like(over, np.nan), where=over > 0)
+
+    return statistic
+
+
 def metric(
     logits: Float[np.ndarray, "item k"],
-    y: Int[np.ndarray, " item"],
+    y: Shaped[np.ndarray, " item"],
     folds: Int[np.ndarray, " item"],
     groups: Int[np.ndarray, " item"],
 ) -> Statistic:
-    """AUROC for one column of logits, balanced accuracy for several."""
+    """AUROC or concordance for one column of logits, balanced accuracy for several."""
     return auroc(logits[:, 0], y, folds, groups) if logits.shape[1] == 1 else accuracy(logits, y, groups)
 
 
 def metric_name(n_classes: int) -> str:
-    """What :func:`metric` computes for this many classes."""
-    return "AUROC" if n_classes == 2 else "balanced accuracy"
+    """What :func:`metric` computes for this many classes; none means an order."""
+    return {0: "concordance", 2: "AUROC"}.get(n_classes, "balanced accuracy")

@@ -28,13 +28,14 @@ _MARKS = (
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a report: sentences first, then figures, then tables (name to frame)."""
+    """One part of a report: sentences first, then a fragment, then figures, then tables (name to frame)."""
 
     title: str
     sentences: Sequence[str]
     figures: Sequence[go.Figure] = ()
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     methods: str = ""
+    html: str = ""  # a fragment that is safe as it is, shown after the sentences
 
 
 def markdown(line: str) -> str:
@@ -75,7 +76,7 @@ def _section(number: int, section: Section) -> Json:
     ]
     tables = [_table(name, frame) for name, frame in section.tables.items()]
     return {"title": section.title, "sentences": section.sentences, "figures": figures, "tables": tables,
-            "methods": section.methods}  # fmt: skip
+            "methods": section.methods, "html": Markup(section.html)}  # fmt: skip
 
 
 def _table(name: str, frame: pd.DataFrame) -> Json:

@@ -6,7 +6,7 @@ multinomial counts the bootstrap, and one zero at a time the jackknife. So a val
 two different formulas.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -97,6 +97,46 @@ def less(a: Statistic, b: Statistic) -> Statistic:
         return a(weights) - b(weights)
 
     return difference
+
+
+@dataclass(frozen=True)
+class Band:
+    """Values of a family (layers, offsets) with intervals that hold for all of them at once."""
+
+    value: Float[np.ndarray, " member"]
+    low: Float[np.ndarray, " member"]
+    high: Float[np.ndarray, " member"]
+    critical: float  # how many standard errors wide to each side
+
+
+def band(family: Sequence[Statistic], n: int, *, seed: int = 0, draws: int = DRAWS) -> Band:
+    """A simultaneous 95% band by sup-t: the half-width is one multiple of each member's standard error.
+
+    The multiple is the 95% quantile of the largest absolute standardised deviation over the family (Montiel Olea and
+    Plagborg-Moller 2019): of bootstrap draws from 30 clusters on; with fewer, of a multivariate t with n - 1 degrees of
+    freedom and the jackknife's covariance.
+    """
+    value = np.array([float(one(np.ones((1, n)))[0]) for one in family])
+    if n >= FEW_CLUSTERS:
+        away = np.stack([one(multinomial(n, seed, draws)) for one in family], axis=1) - value
+        error = np.nanstd(away, axis=0)
+    else:
+        left = np.stack([one(np.ones((n, n)) - np.eye(n)) for one in family], axis=1)
+        part = (left - np.nanmean(left, axis=0)) * np.sqrt((n - 1) / n)
+        error = np.sqrt(np.nansum(part**2, axis=0))
+        rng = np.random.default_rng(seed)
+        scale = np.sqrt(rng.chisquare(n - 1, size=(draws, 1)) / (n - 1))
+        away = rng.normal(size=(draws, n)) @ np.nan_to_num(part) / scale
+    worst = np.nanmax(np.abs(away) / np.maximum(error, 1e-12), axis=1)
+    critical = float(np.nanquantile(worst, 0.95))
+    return Band(value, value - critical * error, value + critical * error, critical)
+
+
+def detectable(found: Estimate) -> float:
+    """The least difference from zero that a two-sided 5% test of this precision finds with 80% power."""
+    df = max(found.n - 1, 1)
+    error = (found.high - found.low) / 2 / float(stats.t.ppf(0.975, df))
+    return error * float(stats.t.ppf(0.975, df) + stats.t.ppf(0.8, df))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def probe(
     battery: Annotated[str, typer.Option(help="A battery of ours, or a JSONL file.")] = "starter",
     target: Annotated[
         list[str] | None,
-        typer.Option(help="affect, category or valence; repeat for several. All by default."),
+        typer.Option(help="affect, category, valence, arousal, dominance, intensity, or a column; repeat for several."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder, which must not exist. Default: runs/MODEL-BATTERY-TIME.")
@@ -28,6 +28,9 @@ def probe(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: cuda where there is one.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Pair and domain folds alone, no transfer matrix, no asking.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would take in time and memory, and stop.")
     ] = False,
@@ -42,24 +45,20 @@ def probe(
         raise AffectLensError("--resume goes on with the run's own settings: leave out MODEL, --out and --target.")
     if resume is None and not model:
         raise AffectLensError("Name a model, for example: affectlens probe smollm2-135m (or --resume a stopped run).")
-    from affectlens.probing.targets import TARGETS
-
     chosen = list(dict.fromkeys(target)) if target else None
-    if unknown := [name for name in chosen or () if name not in TARGETS]:
-        raise AffectLensError(f"There is no target {unknown[0]!r}; choose from {', '.join(TARGETS)}.")
     if resume is not None:
         from affectlens.run import Run
 
         kept = Run.open(resume).info["config"]
-        model, battery, seed, device, dtype, revision = (
-            kept[k] for k in ("model", "battery", "seed", "device", "dtype", "revision")
+        model, battery, seed, device, dtype, revision, quick = (
+            kept[k] for k in ("model", "battery", "seed", "device", "dtype", "revision", "quick")
         )
         chosen, out = list(kept["targets"]), resume
     assert model
     if dry_run:
         from affectlens.probing.estimate import forecast
 
-        emit(forecast(model, battery, chosen or TARGETS), as_json=as_json, title="This run will take about")
+        emit(forecast(model, battery, chosen, quick=quick), as_json=as_json, title="This run will take about")
         return
     from affectlens.probing.study import study
 
@@ -70,7 +69,7 @@ def probe(
     try:
         run, reports = study(
             model, battery=battery, targets=chosen, out=home, resume=resume is not None, seed=seed,
-            device=device, dtype=dtype, revision=revision, progress=show,
+            device=device, dtype=dtype, revision=revision, quick=quick, progress=show,
         )  # fmt: skip
     except KeyboardInterrupt:
         kept_in = (
@@ -89,7 +88,8 @@ def _tell(path: Path, reports: "list[ProbeReport]", unfit: dict[str, str], as_js
         emit({"report": str(path), "results": found, "not probed": unfit}, as_json=True)
         return
     from affectlens.console import table
-    from affectlens.probing.words import READER_NAMES, plain
+    from affectlens.probing.names import READER_NAMES
+    from affectlens.probing.words import claim, plain
     from affectlens.stats import Estimate
 
     rows = []
@@ -103,4 +103,5 @@ def _tell(path: Path, reports: "list[ProbeReport]", unfit: dict[str, str], as_js
         say(f"\nNot probed: {why}")
     for report in reports:
         say("\n" + plain(report.summary()[0]))
+    say("\nWhat survives: " + plain("; ".join(claim(report) for report in reports)) + ".")
     say(f"\nReport: {path}")

@@ -45,6 +45,18 @@ def score(acts: Activations, probes: Probes, *, seed: int = 0) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
+def each(acts: Activations, probes: Probes) -> pd.DataFrame:
+    """The d of every quadruple at the chosen layer, main method: ``split, group, d``, for the two-by-two with checks."""
+    scores = probes.score(acts)[:, 0]
+    tables = []
+    for split in SPLITS:
+        rows = quadruples(acts.items, split)
+        if len(rows):
+            names = acts.items["group"].to_numpy()[rows[:, 0]]
+            tables.append(pd.DataFrame({"split": split, "group": names, "d": differences(scores, rows)}))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
 def beyond_binding(crossed: Float[np.ndarray, " a"], fact: Float[np.ndarray, " b"]) -> Estimate:
     """Mean d on ``crossed`` less mean d on ``crossed_fact``, in standard deviations, with Welch's interval and test."""
     scale = float(np.sqrt((crossed.var(ddof=1) + fact.var(ddof=1)) / 2)) or 1.0

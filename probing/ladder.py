@@ -11,11 +11,12 @@ from jaxtyping import Int
 from affectlens.errors import BatteryError
 from affectlens.metrics import metric_name
 from affectlens.probing import crossed, folds, targets
-from affectlens.probing.estimators import C_GRID
+from affectlens.probing.fits import C_GRID
+from affectlens.probing.parts import Stage, stage
 from affectlens.probing.probes import Probes
 from affectlens.probing.report import ProbeReport
 from affectlens.probing.rung import score_rung
-from affectlens.probing.sweep import METHODS, choose, fit
+from affectlens.probing.sweep import Part, choose, refit
 from affectlens.probing.targets import Target
 from affectlens.progress import tracked
 from affectlens.stats import binomial
@@ -33,22 +34,23 @@ def probe(
     source: str = "",
     progress: bool | None = None,
 ) -> ProbeReport:
-    """Probe a target at every layer, beside its lexical floors, under grouped folds.
+    """Probe a target at every layer, beside its lexical floors and its controls, under grouped folds.
 
     Args:
         acts: from :func:`affectlens.capture`.
-        target: ``affect`` (emotional against matched neutral), ``category`` (eight ways) or ``valence``.
+        target: affect, category, valence, arousal, dominance, intensity, or a column of the battery
+            (:mod:`affectlens.probing.targets`).
         position: which pooling to read; the first captured by default.
-        rungs: ``pair`` and ``domain``; the stricter one that applies, ``domain``, carries the headline.
-        seed: of folds and bootstraps.
+        rungs: of the ladder, :mod:`affectlens.probing.folds`; ``domain`` carries the headline where it applies.
+        seed: of folds, bootstraps and permutations.
         source: a note on the weights, for the report.
         progress: show bars; by default where a person is looking.
 
     Returns:
-        A :class:`ProbeReport`. The headline's layer and C are chosen inside each fold.
+        A :class:`ProbeReport`. The headline's layer and penalty are chosen inside each fold.
 
     Raises:
-        BatteryError: fewer than two classes, missing columns, or no rung that applies.
+        BatteryError: too few classes, missing columns, or no rung that applies.
     """
     where = position or acts.positions[0]
     if (
@@ -60,73 +62,97 @@ def probe(
             f"probe reads one vector an item at every layer from 0 on, not {acts!r}: capture sites='resid_post'."
         )
     asked = targets.select(acts.items, target)
+    stages, skipped = _stages(acts.items, asked, rungs, seed)
+    if not stages:
+        raise BatteryError(f"No rung applies to {target}: " + "; ".join(f"{k}: {v}" for k, v in skipped.items()) + ".")
+    first = next((rung for rung in folds.HEADLINE if rung in stages), next(reversed(stages)))
     control = _control(acts, asked)
-    wanted = (rungs,) if isinstance(rungs, str) else tuple(rungs)
-    if unknown := [rung for rung in wanted if rung not in folds.RUNGS]:
-        raise BatteryError(f"There is no rung {unknown[0]!r}; choose from {', '.join(folds.RUNGS)}.")
-    tables: list[pd.DataFrame] = []
-    skipped: dict[str, str] = {}
-    for rung in folds.RUNGS:
-        if rung not in wanted:
-            continue
-        keys = folds.keys(asked.items, rung)
-        if isinstance(keys, str):
-            skipped[rung] = keys
-            continue
+    texts = [str(text) for text in acts.items["text"]]
+    scored = {}
+    for rung, one in stages.items():
         bar = partial(_bar, what=f"{target}, {rung} folds", show=progress)
-        partners = None if isinstance(control, str) else control
+        partners = control if rung == first and not isinstance(control, str) else None
         try:
-            tables.append(score_rung(acts.at(where), asked, partners, rung, keys, seed, bar))
+            scored[rung] = score_rung(
+                acts.at(where), texts, one, partners=partners, headline=rung == first, seed=seed, watch=bar
+            )
         except BatteryError as error:
             skipped[rung] = str(error)
-    if not tables:
+    if first not in scored:
         raise BatteryError(f"No rung applies to {target}: " + "; ".join(f"{k}: {v}" for k, v in skipped.items()) + ".")
-    scores = pd.concat(tables, ignore_index=True)
     probes = fit_all(acts, asked, where, seed)
     meta = {
         "target": target, "metric": metric_name(len(asked.classes)), "classes": list(asked.classes),
-        "chance": 0.5 if asked.binary else 1 / len(asked.classes), "n_items": len(asked.y),
+        "chance": asked.chance, "n_items": len(asked.y), "rung": first,
         "n_groups": int(asked.items["group"].nunique()), "n_layers": acts.n_layers, "d_model": acts.d_model,
         "model": acts.model, "source": source, "fingerprint": acts.fingerprint, "site": acts.site,
         "position": where, "battery": acts.battery, "battery_sha256": acts.battery_sha256, "seed": seed,
-        "skipped": skipped, "layer": probes.layer, "no_control": control if isinstance(control, str) else None,
+        "skipped": skipped, "skipped_controls": scored[first].skipped, "layer": probes.layer,
+        "no_control": control if isinstance(control, str) else None,
     }  # fmt: skip
-    if target != "affect":
-        return ProbeReport(meta, scores, probes)
+    report = ProbeReport(
+        meta,
+        pd.concat([s.scores for s in scored.values()], ignore_index=True),
+        probes,
+        layers=scored[first].layers,
+        held_out=pd.concat([s.held_out for s in scored.values()], ignore_index=True),
+    )
+    return report if target != "affect" else _with_quadruples(report, acts, asked, seed)
+
+
+def _stages(
+    items: pd.DataFrame, asked: Target, rungs: str | Sequence[str], seed: int
+) -> tuple[dict[str, Stage], dict[str, str]]:
+    """The rungs that apply, and why the others do not."""
+    wanted = (rungs,) if isinstance(rungs, str) else tuple(rungs)
+    if unknown := [rung for rung in wanted if rung not in folds.RUNGS]:
+        raise BatteryError(f"There is no rung {unknown[0]!r}; choose from {', '.join(folds.RUNGS)}.")
+    found = {rung: stage(items, asked, rung, seed=seed) for rung in folds.RUNGS if rung in wanted}
+    return (
+        {rung: one for rung, one in found.items() if isinstance(one, Stage)},
+        {rung: why for rung, why in found.items() if isinstance(why, str)},
+    )
+
+
+def _with_quadruples(report: ProbeReport, acts: Activations, asked: Target, seed: int) -> ProbeReport:
+    """The report with its quadruples and false alarms."""
     reading = crossed.reading_position(acts)
-    readers = probes if reading == where else fit_all(acts, asked, reading, seed)
+    readers = report.probes if reading == report.meta["position"] else fit_all(acts, asked, reading, seed)
     wins = crossed.score(acts, readers, seed=seed)
-    beyond = _beyond(acts, readers)
-    meta |= {"crossed_position": reading, "crossed_layer": readers.layer, "beyond_binding": beyond}
-    return ProbeReport(meta, scores, probes, wins, false_alarms(acts, probes))
+    added = {"crossed_position": reading, "crossed_layer": readers.layer, "beyond_binding": _beyond(acts, readers)}
+    return report.with_tables(
+        report.meta | added,
+        crossed=wins,
+        quadruples=crossed.each(acts, readers),
+        false_alarms=false_alarms(acts, report.probes),
+    )
 
 
 def fit_all(acts: Activations, target: Target, position: str, seed: int) -> Probes:
-    """Probes of every layer on all items of the target; the layer and each C by folds over groups."""
-    x = acts.at(position)[target.rows]
-    groups, _ = pd.factorize(target.items["group"])
-    choice = choose(x, target.y, len(target.classes), groups, seed=seed)
-    fitted = [
-        fit(x[:, layer], target.y, len(target.classes), C_GRID[c], scale=True) for layer, c in enumerate(choice.c)
-    ]
+    """Probes of every layer on all items of the target; the layer and each penalty by folds over groups."""
+    x = np.asarray(acts.at(position)[target.rows])
+    groups = np.asarray(pd.factorize(target.items["group"])[0])
+    part = Part(target.rows, target.y, len(target.classes), groups, groups)
+    choice = choose(x, part, np.arange(len(target.y)), seed=seed)
+    fitted = {method: refit(method, x, target.y, len(target.classes), choice, C_GRID, True) for method in part.methods}
     return Probes(
         target.name, target.classes, choice.layer, acts.site, position, acts.model, acts.fingerprint,
-        acts.battery, acts.battery_sha256,
-        {m: np.stack([f[m].weights for f in fitted]) for m in METHODS},
-        {m: np.stack([f[m].bias for f in fitted]) for m in METHODS},
+        acts.battery, acts.battery_sha256, {m: f.weights for m, f in fitted.items()},
+        {m: f.bias for m, f in fitted.items()},
     )  # fmt: skip
 
 
 def false_alarms(acts: Activations, probes: Probes) -> pd.DataFrame:
-    """How often items without affect, never seen in training, are called emotional by the chosen layer's probe."""
-    called = probes.score(acts)[:, 0] > 0
+    """How often items without affect, never seen in training, are called emotional by each method's chosen layer."""
     rows = []
-    for role, split in (("decoy", "decoys"), ("vivid", "vivid_neutral")):
-        chosen = (acts.items["role"] == role).to_numpy()
-        if chosen.any():
-            share = binomial(float(called[chosen].sum()), int(chosen.sum()), "item")
-            rows.append({"split": split, "layer": probes.layer, "share": share.value, "low": share.low,
-                         "high": share.high, "n": share.n})  # fmt: skip
+    for method in probes.weights:
+        called = probes.score(acts, method=method)[:, 0] > 0
+        for role, split in (("decoy", "decoys"), ("vivid", "vivid_neutral")):
+            chosen = (acts.items["role"] == role).to_numpy()
+            if chosen.any():
+                share = binomial(float(called[chosen].sum()), int(chosen.sum()), "item")
+                rows.append({"split": split, "method": method, "layer": probes.layer, "share": share.value,
+                             "low": share.low, "high": share.high, "n": share.n})  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from affectlens.errors import StoreError
 from affectlens.model import LensModel
 from affectlens.paths import replacing
-from affectlens.probing.estimators import Linear
+from affectlens.probing.linear import Linear
 from affectlens.store import Activations
 from affectlens.types import Json
 
@@ -24,7 +24,7 @@ class Probes:
     """The probes of one target at every layer, fitted on all its items.
 
     ``weights[method]`` is ``[layer, k, d_model]`` and ``bias[method]`` ``[layer, k]``, in the raw space of the
-    activations; k is 1 for two classes (positive: the second) and the number of classes otherwise.
+    activations; k is 1 for two classes (positive: the second) and for an order, else the number of classes.
     """
 
     target: str
@@ -39,13 +39,18 @@ class Probes:
     weights: dict[str, np.ndarray]
     bias: dict[str, np.ndarray]
 
-    def at(self, layer: int | None = None, method: str = "logistic") -> Linear:
-        """The probe of one layer, the chosen one by default.
+    @property
+    def main(self) -> str:
+        """The method that chose the layer: logistic, or ridge for a target in an order."""
+        return "logistic" if "logistic" in self.weights else "ridge"
+
+    def at(self, layer: int | None = None, method: str | None = None) -> Linear:
+        """The probe of one layer, the chosen one by default; its main method by default.
 
         Raises:
             StoreError: a layer or method that is not there.
         """
-        where = self.layer if layer is None else layer
+        where, method = self.layer if layer is None else layer, method or self.main
         if method not in self.weights or not 0 <= where < len(self.weights[method]):
             raise StoreError(
                 f"There is no {method} probe of layer {where}: methods are {', '.join(self.weights)}, layers 0 to "
@@ -58,7 +63,7 @@ class Probes:
         acts: Activations,
         *,
         layer: int | None = None,
-        method: str = "logistic",
+        method: str | None = None,
         position: str | None = None,
     ) -> Float[np.ndarray, "item k"]:
         """The logits of captured items.

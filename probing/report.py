@@ -1,7 +1,7 @@
 """``ProbeReport``: what a probe found, as tidy tables that write, load, print and draw themselves."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,15 +24,25 @@ NESTED = -1  # in the column ``layer``: chosen inside each fold
 class ProbeReport:
     """The outcome of :func:`affectlens.probing.probe` for one target.
 
-    ``scores`` has one row a rung, reader and layer: ``rung, kind, reader, layer, value, low, high, n, unit,
-    method``; kind is probe, floor, control or difference; layer is -1 where it was chosen inside each fold.
+    ``scores`` has one row a rung, reader and layer: ``rung, kind, reader, layer, value, low, high, n, unit, p,
+    p_adjusted, method``. ``kind`` is probe or floor (a score); difference (probe less its strongest floor); control (what
+    a control reaches), beyond_control and selectivity (probe less control); beyond_linear (network less probe);
+    conditional (held-out loss that the probe takes off the floor's, in nats, for an order as a share of the variance). ``layer``
+    is -1 where it was chosen inside each fold. ``layers`` has the headline rung's difference by layer with a
+    simultaneous band, and the permutation p against chance and against the floor.
     """
 
     meta: Json  # target, metric, chance, model, source, site, position, battery, counts, seed
     scores: pd.DataFrame
     probes: Probes
-    crossed: pd.DataFrame = field(default_factory=pd.DataFrame)  # affect only
+    crossed: pd.DataFrame = field(default_factory=pd.DataFrame)  # affect only: wins and d by split, method and layer
     false_alarms: pd.DataFrame = field(default_factory=pd.DataFrame)  # affect only
+    layers: pd.DataFrame = field(default_factory=pd.DataFrame)
+    held_out: pd.DataFrame = field(default_factory=pd.DataFrame)  # nested logits by rung, reader and item
+    quadruples: pd.DataFrame = field(default_factory=pd.DataFrame)  # affect only: each d at the chosen layer
+    transfer: pd.DataFrame = field(default_factory=pd.DataFrame)  # trained on one kind of item, tested on another
+    asked: pd.DataFrame = field(default_factory=pd.DataFrame)  # what the model answers when it is asked
+    checks: pd.DataFrame = field(default_factory=pd.DataFrame)  # its answers to the quadruples' factual checks
 
     @property
     def target(self) -> str:
@@ -40,19 +50,33 @@ class ProbeReport:
 
     @property
     def rungs(self) -> tuple[str, ...]:
-        """The rungs that were run, the strictest last."""
+        """The rungs that were run, in the ladder's order."""
         return tuple(self.scores["rung"].unique())
 
     @property
     def headline(self) -> Estimate:
-        """The logistic probe under the strictest rung, its layer and C chosen inside each fold."""
-        return self.estimate("probe", "logistic")
+        """The main probe under the headline's rung, its layer and penalty chosen inside each fold."""
+        return self.estimate("probe", self.main)
+
+    @property
+    def main(self) -> str:
+        """The method that chose the layers: logistic, or ridge for an order."""
+        return self.probes.main
+
+    def has(self, kind: str, reader: str | None = None) -> bool:
+        """Whether the headline's rung has such a row."""
+        table = self.scores[(self.scores["rung"] == self.meta["rung"]) & (self.scores["kind"] == kind)]
+        return bool((table["reader"] == reader).any()) if reader else not table.empty
+
+    def with_tables(self, meta: Json, **tables: pd.DataFrame) -> "ProbeReport":
+        """This report with another ``meta`` and more tables."""
+        return replace(self, meta=meta, **tables)
 
     def estimate(self, kind: str, reader: str, rung: str | None = None) -> Estimate:
-        """The nested estimate of one reader; the strictest rung by default."""
+        """The nested estimate of one reader; the headline's rung by default."""
         table = self.scores
         chosen = table[
-            (table["rung"] == (rung or self.rungs[-1]))
+            (table["rung"] == (rung or self.meta["rung"]))
             & (table["kind"] == kind)
             & (table["reader"] == reader)
             & (table["layer"] == NESTED)
@@ -64,9 +88,13 @@ class ProbeReport:
 
     @property
     def strongest_floor(self) -> str:
-        """The floor with the highest score under the strictest rung: what the difference is taken from."""
+        """The floor with the highest score under the headline's rung: what the difference is taken from."""
+        return self.strongest(self.meta["rung"])
+
+    def strongest(self, rung: str) -> str:
+        """The floor with the highest score under a rung, or ``chance``."""
         table = self.scores
-        return str(table[(table["rung"] == self.rungs[-1]) & (table["kind"] == "difference")]["reader"].iloc[0])
+        return str(table[(table["rung"] == rung) & (table["kind"] == "difference")]["reader"].iloc[0])
 
     def summary(self) -> list[str]:
         """What was found, in sentences, with floors and intervals; Markdown."""
@@ -94,7 +122,7 @@ class ProbeReport:
     def save(self, folder: str | Path) -> None:
         """Write ``results/TARGET.*`` and ``probes/TARGET.safetensors``; the JSON comes last and marks completeness."""
         home = Path(folder)
-        for name in ("scores", "crossed", "false_alarms"):
+        for name in TABLES:
             frame = getattr(self, name)
             if not frame.empty:
                 write_parquet(home / "results" / f"{self.target}.{name}.parquet", frame)
@@ -115,7 +143,7 @@ class ProbeReport:
         try:
             tables = {
                 name: pd.read_parquet(file)
-                for name in ("scores", "crossed", "false_alarms")
+                for name in TABLES
                 if (file := home / "results" / f"{target}.{name}.parquet").is_file()
             }
             probes = Probes.load(home / "probes" / f"{target}.safetensors")
@@ -147,3 +175,6 @@ class ProbeReport:
         show(self.plot())
         if not self.crossed.empty:
             show(self.plot_crossed())
+
+
+TABLES = tuple(f.name for f in fields(ProbeReport) if f.name not in ("meta", "probes"))

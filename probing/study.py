@@ -1,26 +1,38 @@
 """The main job: load, capture, probe each target, write the run folder, render the report; stoppable and resumable."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from affectlens.capturing import capture
 from affectlens.catalog import CATALOG
-from affectlens.errors import BatteryError, RunError
+from affectlens.errors import BatteryError, CaptureError, RunError
 from affectlens.model import LensModel, load_model
+from affectlens.paths import write_parquet, write_text
+from affectlens.probing.asking import ask
+from affectlens.probing.comprehension import comprehension
+from affectlens.probing.folds import RUNGS
 from affectlens.probing.ladder import probe
 from affectlens.probing.report import ProbeReport
 from affectlens.probing.targets import TARGETS, select
-from affectlens.probing.words import methods
-from affectlens.report import Section, write
+from affectlens.probing.tokens import read_tokens
+from affectlens.probing.transfer import transfer
+from affectlens.probing.sections import VIEW, render
 from affectlens.run import Run
 from affectlens.stimuli import Battery, load_battery
 from affectlens.stimuli.battery import NAMED
+from affectlens.stimuli.crossing import quadruples
+from affectlens.store import Activations
 from affectlens.types import Json
 
 POSITIONS = ("mean", "ending")
+QUICK = ("pair", "domain")
+SHOTS = (0, 2)  # exemplars of each class when a model is asked
+FEW = 3  # classes up to which exemplars are given: each costs a text
+TRANSFERRED = ("affect", "category", "valence")
 COMMAND = "probe"
 
 
@@ -35,12 +47,14 @@ def study(
     device: str | None = None,
     dtype: str = "float32",
     revision: str | None = None,
+    quick: bool = False,
     progress: bool | None = None,
 ) -> tuple[Run, list[ProbeReport]]:
     """Probe a model and write the run to ``out``; with ``resume``, go on with what a stopped run left out.
 
     ``targets`` that are named must apply to the battery; without names, those that apply are probed and the report says
-    which do not, and why. The run folder is made once the model has loaded.
+    which do not, and why. The run folder is made once the model has loaded. ``quick`` leaves out the rungs but pair and domain,
+    the transfer matrix, and all that asks the model.
 
     Returns:
         The run and its reports, one a target. ``run.folder / "report.html"`` is the report.
@@ -62,7 +76,7 @@ def study(
     else:
         config: Json = {
             "model": _lasting(model), "battery": _lasting(battery), "targets": chosen, "seed": seed, "device": device,
-            "dtype": dtype, "revision": revision,
+            "dtype": dtype, "revision": revision, "quick": quick,
         }  # fmt: skip
         run = Run.create(out, command=COMMAND, config=config)
         run.note(
@@ -72,7 +86,7 @@ def study(
     run.info["timings"]["load"] = round(time.perf_counter() - start, 2)
     run.note(status="running")
     try:
-        reports = _probe_all(run, lens, table, chosen, seed, progress)
+        reports = _probe_all(run, lens, table, chosen, seed, quick, progress)
         run.close("done")
         render(run, reports)
     except BaseException:
@@ -82,7 +96,7 @@ def study(
 
 
 def _probe_all(
-    run: Run, lens: LensModel, table: Battery, chosen: Sequence[str], seed: int, progress: bool | None
+    run: Run, lens: LensModel, table: Battery, chosen: Sequence[str], seed: int, quick: bool, progress: bool | None
 ) -> list[ProbeReport]:
     """Capture once, then each target; those that a stopped run finished are read from it."""
     with run.timed("capture"):
@@ -92,11 +106,75 @@ def _probe_all(
         if (run.folder / "results" / f"{target}.json").is_file():
             reports.append(ProbeReport.load(run.folder, target))
             continue
+        keep = partial(_kept, run, target)
+        more = {} if quick else _more(keep, lens, table, acts, target, seed, progress)
+        rungs = QUICK if quick else RUNGS
         with run.timed(f"probe {target}"):
-            found = probe(acts, target=target, seed=seed, source=lens.source, progress=progress)
-            found.save(run.folder)
+            found = probe(acts, target=target, rungs=rungs, seed=seed, source=lens.source, progress=progress)
+        found = found.with_tables(found.meta, **more)
+        found.save(run.folder)
         reports.append(found)
+    view = run.folder / "results" / VIEW
+    affect = next((report for report in reports if report.target == "affect"), None)
+    if affect and not view.is_file():
+        with run.timed("token view"):
+            write_text(view, _view(affect, lens, acts, progress))
     return reports
+
+
+def _more(
+    keep: Callable[[str, Callable[[], pd.DataFrame]], pd.DataFrame],
+    lens: LensModel, table: Battery, acts: Activations, target: str, seed: int, progress: bool | None,
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """What stands beside a target's ladder: transfer, asking, and for affect the factual checks."""
+    more = {}
+    if target in TRANSFERRED and _transferable(acts, target):
+        more["transfer"] = keep("transfer", lambda: transfer(acts, target=target, seed=seed))
+    if target in ASKABLE and set(select(acts.items, target).items["role"]) & {"emotional", "neutral"}:
+        more["asked"] = keep("asked", lambda: _ask(lens, table, target, seed, progress))
+    if target == "affect" and len(quadruples(acts.items, "crossed")):
+        more["checks"] = keep("checks", lambda: _checks(lens, table, progress))
+    return {name: frame for name, frame in more.items() if not frame.empty}
+
+
+def _kept(run: Run, target: str, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """A table of the run, computed once: a stopped run goes on behind it."""
+    path = run.folder / "results" / f"{target}.{name}.parquet"
+    if path.is_file():
+        return pd.read_parquet(path)
+    with run.timed(f"{name} {target}"):
+        frame = compute()
+    if not frame.empty:
+        write_parquet(path, frame)
+    return frame
+
+
+def _transferable(acts: Activations, target: str) -> bool:
+    return not isinstance(keyword_items(acts.items, select(acts.items, target)), str)
+
+
+def _ask(lens: LensModel, table: Battery, target: str, seed: int, progress: bool | None) -> pd.DataFrame:
+    few = len(select(table.frame(), target).classes) <= FEW
+    try:
+        found = [ask(lens, table, target, shots=n, seed=seed, progress=progress) for n in (SHOTS if few else SHOTS[:1])]
+    except (BatteryError, CaptureError):  # no two domains, or a text too long to be asked about
+        return pd.DataFrame()
+    return pd.concat([one.frame() for one in found], ignore_index=True)
+
+
+def _checks(lens: LensModel, table: Battery, progress: bool | None) -> pd.DataFrame:
+    try:
+        return comprehension(lens, table, progress=progress)
+    except (BatteryError, CaptureError):  # quadruples of a user's without checks
+        return pd.DataFrame()
+
+
+def _view(report: ProbeReport, lens: LensModel, acts: Activations, progress: bool | None) -> str:
+    """Texts that the affect probe was not trained on, coloured."""
+    roles = ("decoy", "vivid", "mild", "moderate")
+    unseen = acts.items[acts.items["role"].isin(roles) | acts.items["split"].str.startswith("crossed")]
+    shown = unseen.groupby(["split", "role"], sort=False).head(2) if len(unseen) else acts.items.head(4)
+    return read_tokens(report.probes, lens, shown["text"].tolist(), reference=acts, progress=progress).html()
 
 
 def _applicable(items: pd.DataFrame, targets: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
@@ -122,19 +200,6 @@ def _lasting(name: str) -> str:
     return str(path.resolve()) if path.exists() and name not in (*CATALOG, *NAMED) else name
 
 
-def render(run: Run, reports: Sequence[ProbeReport]) -> Path:
-    """Write ``report.html`` from what the run folder holds."""
-    meta = reports[0].meta
-    lead = [
-        f"`{meta['model']}` ({meta['source'] or 'weights as loaded'}), {meta['n_layers']} layers, "
-        f"d_model {meta['d_model']}; battery `{meta['battery']}`; {run.info['started'][:10]}. Every score stands "
-        "beside its lexical floor under the same folds, with a 95% interval that resamples whole scenes."
-    ]
-    lead += [f"Not probed: {why}" for why in run.info.get("unfit", {}).values()]
-    sections = [_findings(reports)] + [_section(report) for report in reports]
-    return write(run.folder / "report.html", f"Emotion in {meta['model']}", lead, sections, run.info, citation(run))
-
-
 def reload(folder: Path) -> tuple[Run, list[ProbeReport]]:
     """A run and its finished reports, from the folder.
 
@@ -146,34 +211,6 @@ def reload(folder: Path) -> tuple[Run, list[ProbeReport]]:
     if not done:
         raise RunError(f"{folder} holds no finished target yet: continue it with affectlens probe --resume {folder}.")
     return run, [ProbeReport.load(folder, target) for target in done]
-
-
-def citation(run: Run) -> str:
-    """BibTeX for the software as it was run."""
-    used = run.info["versions"]["affectlens"]
-    return (
-        "@software{affectlens,\n  title = {AffectLens: mechanistic interpretability of emotion in language models},\n"
-        f"  version = {{{used}}},\n  year = {{{run.info['started'][:4]}}},\n"
-        f"  note = {{run on {run.info['config']['model']}, battery {run.info['config']['battery']} "
-        f"(SHA-256 {run.info['battery_sha256'][:12]}), seed {run.info['config']['seed']}}}\n}}"
-    )
-
-
-def _findings(reports: Sequence[ProbeReport]) -> Section:
-    lines = [report.summary()[0] for report in reports]
-    rows = pd.concat([r.table().assign(target=r.target, metric=r.meta["metric"]) for r in reports], ignore_index=True)
-    first = ["target", "metric"]
-    return Section("What was found", lines, tables={"all scores": rows[first + [c for c in rows if c not in first]]})
-
-
-def _section(report: ProbeReport) -> Section:
-    figures = [report.plot()] + ([report.plot_crossed()] if not report.crossed.empty else [])
-    tables = {f"{report.target} by rung, reader and layer": report.scores}
-    if not report.crossed.empty:
-        tables["crossed quadruples by layer"] = report.crossed
-    if not report.false_alarms.empty:
-        tables["false alarms"] = report.false_alarms
-    return Section(report.target.capitalize(), report.summary(), figures, tables, methods(report))
 
 
 def _reopen(folder: Path) -> Run:

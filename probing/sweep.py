@@ -1,117 +1,173 @@
 """The nested sweep: every layer scored on folds that chose nothing, and a headline whose layer was chosen inside.
 
-For each outer fold: (1) inner folds of its training items, by the same grouping, give a log-loss to every layer and
-C; (2) each layer is refitted on the whole training part at its best C and scores the held-out items; (3) the nested
-score of the held-out items is that of the layer with the least inner loss.
+For each outer fold: (1) inner folds of its training items, by the same grouping, give a loss to every layer and
+penalty; (2) each layer is refitted on the whole training part at its best penalty and scores the held-out items;
+(3) the nested score of the held-out items is that of the layer with the least inner loss. What is trained on and what is
+tested may be different items that share their folds: a transfer is the same sweep with two parts.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from affectlens.errors import BatteryError
-from affectlens.probing.estimators import C_GRID, Linear, log_loss, logistic_path, mean_difference
+from affectlens.probing import fits
+from affectlens.probing.fits import C_GRID, RIDGE_GRID
 from affectlens.probing.folds import INNER, split
+from affectlens.probing.linear import Linear, log_losses
 
-Features = Callable[[Int[np.ndarray, " train"]], Float[np.ndarray, "item layer d"]]
-METHODS = ("logistic", "mean_difference")
+Features = Callable[[Int[np.ndarray, " train"]], Float[np.ndarray, "every layer d"]]
+METHODS = ("logistic", "mean_difference", "lda", "ridge")
+ORDERED = ("ridge", "mean_difference")
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """Held-out logits of one target under one rung."""
+class Part:
+    """Items with their labels and folds; ``rows`` point into the features."""
 
-    logits: dict[str, Float[np.ndarray, "item layer k"]]  # by method
-    nested: dict[str, Float[np.ndarray, "item k"]]  # at the layer chosen inside each fold
-    layers: tuple[int, ...]  # chosen, one a fold
+    rows: Int[np.ndarray, " item"]
+    y: Shaped[np.ndarray, " item"]
+    n_classes: int  # 0 for an order
+    keys: Int[np.ndarray, " item"]  # what inner folds hold whole
+    folds: Int[np.ndarray, " item"]
+
+    @property
+    def width(self) -> int:
+        """Columns of logits."""
+        return self.n_classes if self.n_classes > 2 else 1
+
+    @property
+    def main(self) -> str:
+        """The method that chooses the layer and carries the headline."""
+        return "logistic" if self.n_classes else "ridge"
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return METHODS if self.n_classes else ORDERED
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the inner folds chose."""
+    """What the inner folds chose, and the training items' logits there, each from a fold that held it out."""
 
     layer: int
-    c: tuple[int, ...]  # index into the grid, a layer
+    settings: Int[np.ndarray, " layer"]  # index into the grid, a layer
+    logits: Float[np.ndarray, "train k"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Held-out logits of one part under one rung."""
+
+    logits: dict[str, Float[np.ndarray, "item layer k"]]  # by method
+    nested: dict[str, Float[np.ndarray, "item k"]]  # at the layer chosen inside each fold
+    layers: tuple[int, ...]  # chosen, one a fold
+    inner: dict[int, Float[np.ndarray, "train k"]] = field(default_factory=dict)  # by fold: see Choice.logits
+    main: str = "logistic"
+
+    @property
+    def headline(self) -> Float[np.ndarray, "item k"]:
+        return self.nested[self.main]
 
 
 def sweep(
     features: Features,
-    y: Int[np.ndarray, " item"],
-    n_classes: int,
-    groups: Int[np.ndarray, " item"],
-    folds: Int[np.ndarray, " item"],
+    part: Part,
     *,
+    tests: dict[str, Part] | None = None,
     grid: tuple[float, ...] = C_GRID,
     scale: bool = True,
+    methods: tuple[str, ...] | None = None,
     seed: int = 0,
     watch: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> Sweep:
+) -> dict[str, Sweep]:
     """Run the three phases over all outer folds.
 
     Args:
-        features: the inputs, given the training rows (a text vectoriser learns its vocabulary from them alone).
-        y: class indices.
-        n_classes: how many classes there are.
-        groups: the rung's grouping, for the inner folds.
-        folds: the outer fold of each item.
-        grid: values of C.
+        features: the inputs of all items, given the training rows (a text vectoriser learns its vocabulary from
+            them alone).
+        part: the items to learn from.
+        tests: the items to score, by name; ``{"": part}`` if None. They share the numbering of folds with ``part``.
+        grid: values of C; an order has its own.
         scale: standardise the inputs.
+        methods: which to fit; all that apply if None.
         seed: of the inner folds.
         watch: wraps the loop over folds, for a progress bar.
     """
-    k = 1 if n_classes == 2 else n_classes
-    logits: dict[str, np.ndarray] = {}
-    nested = {m: np.empty((len(y), k)) for m in METHODS}
-    layers = []
-    for fold in watch(range(int(folds.max()) + 1)):
-        train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        if len(np.unique(y[train])) < 2:
+    tested = {"": part} if tests is None else tests
+    kinds = methods or part.methods
+    logits: dict[str, dict[str, np.ndarray]] = {name: {} for name in tested}
+    nested = {name: {m: np.full((len(t.y), part.width), np.nan) for m in kinds} for name, t in tested.items()}
+    layers, inner = [], {}
+    for fold in watch(range(1 + max(int(p.folds.max()) for p in (part, *tested.values())))):
+        train = np.flatnonzero(part.folds != fold)
+        scored = {name: np.flatnonzero(t.folds == fold) for name, t in tested.items()}
+        if not any(map(len, scored.values())):
+            continue
+        if len(np.unique(part.y[train])) < 2:
             raise BatteryError("holding out one fold leaves items of a single class to learn from")
-        x = features(train)
-        if not logits:
-            logits = {m: np.empty((len(y), x.shape[1], k)) for m in METHODS}
-        choice = choose(x[train], y[train], n_classes, groups[train], grid=grid, scale=scale, seed=seed)
-        for layer in range(x.shape[1]):
-            for method, probe in fit(x[train, layer], y[train], n_classes, grid[choice.c[layer]], scale).items():
-                logits[method][test, layer] = probe(x[test, layer])
-        for method in METHODS:
-            nested[method][test] = logits[method][test, choice.layer]
+        every = features(part.rows[train])
+        x = np.asarray(every[part.rows[train]])
+        choice = choose(x, part, train, grid=grid, scale=scale, seed=seed)
         layers.append(choice.layer)
-    return Sweep(logits, nested, tuple(layers))
+        inner[fold] = choice.logits
+        for method in kinds:
+            linear = refit(method, x, part.y[train], part.n_classes, choice, grid, scale)
+            for name, rows in scored.items():
+                held = linear(np.asarray(every[tested[name].rows[rows]], dtype=np.float64))
+                whole = logits[name].setdefault(method, np.full((len(tested[name].y), *held.shape[1:]), np.nan))
+                whole[rows] = held
+                nested[name][method][rows] = held[:, choice.layer]
+    return {name: Sweep(logits[name], nested[name], tuple(layers), inner, part.main) for name in tested}
 
 
-def fit(
-    x: Float[np.ndarray, "item d"], y: Int[np.ndarray, " item"], n_classes: int, c: float, scale: bool
-) -> dict[str, Linear]:
-    """The probes of one layer, by method."""
-    (logistic,) = logistic_path(x, y, n_classes, (c,), scale=scale)
-    return {"logistic": logistic, "mean_difference": mean_difference(x, y, n_classes)}
+def refit(
+    method: str, x: fits.Values, y: fits.Labels, n_classes: int, choice: Choice, grid: tuple[float, ...], scale: bool
+) -> Linear:
+    """One method's fit of every layer, at the penalty that the inner folds chose for it."""
+    if method == "logistic":
+        return fits.logistic(x, y, n_classes, np.array(grid)[choice.settings][:, None], scale=scale)[0]
+    if method == "ridge":
+        if n_classes:
+            return fits.ridge(x, y, n_classes)[0]
+        path = fits.ridge(x, y, n_classes, RIDGE_GRID, scale=scale)
+        weights, bias = (np.stack([getattr(f, name) for f in path]) for name in ("weights", "bias"))
+        every = np.arange(len(choice.settings))
+        return Linear(weights[choice.settings, every], bias[choice.settings, every])
+    return fits.lda(x, y, n_classes) if method == "lda" else fits.mean_difference(x, y, n_classes)
 
 
 def choose(
-    x: Float[np.ndarray, "item layer d"],
-    y: Int[np.ndarray, " item"],
-    n_classes: int,
-    groups: Int[np.ndarray, " item"],
+    x: Float[np.ndarray, "train layer d"],
+    part: Part,
+    train: Int[np.ndarray, " train"],
     *,
     grid: tuple[float, ...] = C_GRID,
     scale: bool = True,
     seed: int = 0,
 ) -> Choice:
-    """The best C of each layer and the best layer, by log-loss over inner folds (whole groups held out)."""
-    folds = split(groups, y, INNER, seed=seed)
-    loss = np.zeros((x.shape[1], len(grid)))
+    """The best penalty of each layer and the best layer, by loss over inner folds (whole groups held out)."""
+    y, keys = part.y[train], part.keys[train]
+    folds = split(keys, y, INNER, seed=seed)
+    out = np.full((len(RIDGE_GRID) if not part.n_classes else len(grid), len(y), x.shape[1], part.width), np.nan)
     for fold in np.unique(folds):
-        train, test = folds != fold, folds == fold
-        if len(np.unique(y[train])) < 2:
+        seen, held = folds != fold, folds == fold
+        if len(np.unique(y[seen])) < 2:
             continue
-        for layer in range(x.shape[1]):
-            path = logistic_path(x[train, layer], y[train], n_classes, grid, scale=scale)
-            loss[layer] += [log_loss(probe(x[test, layer]), y[test]) * test.sum() for probe in path]
-    if not loss.any():
+        if part.n_classes:
+            penalties = np.tile(np.array(grid), (x.shape[1], 1))
+            path = fits.logistic(x[seen], y[seen], part.n_classes, penalties, scale=scale, tol=3e-3)
+        else:
+            path = fits.ridge(x[seen], y[seen], 0, RIDGE_GRID, scale=scale)
+        wide = x[held].astype(np.float64)
+        for setting, linear in enumerate(path):
+            out[setting][held] = linear(wide)
+    known = np.isfinite(out[0, :, 0, 0])
+    if not known.any():
         raise BatteryError("the inner folds leave items of a single class to learn from")
+    loss = np.stack([log_losses(part_[known], y[known]).sum(0) for part_ in out], axis=1)
     best = loss.argmin(1)
-    least = loss[np.arange(len(loss)), best]
-    return Choice(int(least.argmin()), tuple(int(c) for c in best))
+    layer = int(loss.min(1).argmin())
+    return Choice(layer, best, out[best[layer], :, layer])

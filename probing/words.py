@@ -1,39 +1,54 @@
 """The findings of a report in sentences: the claim that survives its floor, before any curve. Markdown."""
 
 import re
+from typing import TYPE_CHECKING, Any
 
+from affectlens.probing.by_layer import by_layer, permuted, reach
+from affectlens.probing.names import ASKED, FLOOR_NAMES, METHOD_NAMES, READER_NAMES, UNITS
 from affectlens.probing.report import ProbeReport
-from affectlens.stats import Estimate
+from affectlens.stats import Estimate, detectable
 
-ASKED = {
-    "affect": "Whether a text evokes an emotion",
-    "category": "Which emotion a text evokes",
-    "valence": "Whether an emotional text is pleasant or unpleasant",
-}
-FLOOR_NAMES = {"tfidf": "TF-IDF words", "function_words": "function words", "surface": "surface marks"}
-READER_NAMES = {
-    **FLOOR_NAMES,
-    "logistic": "logistic probe",
-    "mean_difference": "mean-difference probe",
-    "neutral_pseudo_label": "neutral partners, same labels",
-    "chance": "chance",
-}
-
+if TYPE_CHECKING:
+    from affectlens.probing.two_by_two import TwoByTwo
 
 def summary(report: ProbeReport) -> list[str]:
     """The sentences, most important first."""
-    lines = [_headline(report), _floor(report)]
-    if _has_control(report):
+    lines = [_headline(report), _floor(report), _conditional(report)]
+    if not report.layers.empty:
+        lines += [by_layer(report), permuted(report)]
+    if report.has("control", "neutral_pseudo_label"):
         lines.append(_control(report))
     elif report.meta["no_control"]:
         lines.append(f"There is no control on neutral partners: {report.meta['no_control']}.")
-    lines += [_rung(report, rung) for rung in report.rungs[:-1]]
+    lines += [*_baselines(report), *_falls(report)]
+    lines += [_rung(report, rung) for rung in report.rungs if rung != report.meta["rung"]]
     lines += [f"The {rung} rung does not apply: {why}." for rung, why in report.meta["skipped"].items()]
     if not report.crossed.empty:
         lines.append(_crossed(report))
+    if facts := binding(report):
+        lines += facts.summary()
+    if not report.asked.empty:
+        lines.append(_asked(report))
+    if not report.transfer.empty:
+        lines.append(_transfer(report))
     if not report.false_alarms.empty:
         lines.append(_alarms(report))
     return lines
+
+
+def claim(report: ProbeReport) -> str:
+    """The claim that survives, as one clause for the head of a report."""
+    where = "" if report.layers.empty else ", " + reach(report)
+    clause = f"**{report.target}** is {_stands(report)}{where}"
+    if report.crossed.empty:
+        return clause
+    shares = [f"on `{row['split']}` {Estimate(row['wins'], row['wins_low'], row['wins_high'], row['n'], 'quadruple')}"
+              for row in _chosen_quadruples(report)]  # fmt: skip
+    shown = report.meta.get("beyond_binding")
+    beyond = (
+        "" if not shown else (": affect beyond binding" if shown["low"] > 0 else ": no affect beyond binding is shown")
+    )
+    return f"{clause}; of the quadruples it wins {', '.join(shares)}{beyond}" if shares else clause
 
 
 def plain(line: str) -> str:
@@ -50,16 +65,16 @@ def verdict(difference: Estimate) -> str:
 
 def _headline(report: ProbeReport) -> str:
     meta, best = report.meta, report.headline
-    stands = _stands(report)
     over = {
         "mean": "the mean over its tokens",
         "ending": "the mean over its ending",
         "last": "its last token",
     }
+    asked = ASKED.get(report.target, f"Column {report.target}")
     return (
-        f"**{ASKED[report.target]} is read from `{meta['site']}` with {meta['metric']} {best}, {stands}.** "
-        f"A logistic probe on {over[meta['position']]}, {meta['n_items']} items in {meta['n_groups']} scenes, whole "
-        f"{_folds(report.rungs[-1])} held out, layer and penalty chosen inside each fold; "
+        f"**{asked} is read from `{meta['site']}` with {meta['metric']} {best}, {_stands(report)}.** "
+        f"A {METHOD_NAMES[report.main]} on {over.get(meta['position'], meta['position'])}, {meta['n_items']} items in "
+        f"{meta['n_groups']} scenes, whole {UNITS[meta['rung']]} held out, layer and penalty chosen inside each fold; "
         f"chance is {meta['chance']:.3g}."
     )
 
@@ -67,7 +82,8 @@ def _headline(report: ProbeReport) -> str:
 def _stands(report: ProbeReport) -> str:
     """The verdict of the headline: what its floor and its control leave of it."""
     stands = verdict(report.estimate("difference", report.strongest_floor))
-    if stands == "above its floor" and _has_control(report) and _beyond_control(report).low <= 0:
+    control = report.has("control", "neutral_pseudo_label")
+    if stands == "above its floor" and control and _beyond_control(report).low <= 0:
         return "above its floor but not above its neutral partners, so topic could explain it"
     return stands
 
@@ -81,12 +97,50 @@ def _floor(report: ProbeReport) -> str:
         floor = report.estimate("floor", name)
         best = f"The strongest lexical floor under the same folds, {FLOOR_NAMES[name]}, reaches {floor}"
     return (
-        f"{best}. Probe minus {'chance' if name == 'chance' else 'floor'}: **{signed(gap)}**, resampled by {gap.unit}."
+        f"{best}. Probe minus {'chance' if name == 'chance' else 'floor'}: **{signed(gap)}**, resampled by {gap.unit}; "
+        f"the least difference that this design finds with 80% power is {detectable(gap):.2f}."
     )
 
 
-def _has_control(report: ProbeReport) -> bool:
-    return bool((report.scores["kind"] == "control").any())
+def _conditional(report: ProbeReport) -> str:
+    gain = report.estimate("conditional", "gain")
+    unit = "nats an item" if report.meta["classes"] else "of the variance"
+    said = "adds nothing that could be shown" if gain.low <= 0 <= gain.high else "adds" if gain.low > 0 else "harms"
+    return (
+        f"Put beside the floor's own prediction, the probe {said}: it takes {signed(gain)} {unit} off the held-out "
+        "loss (conditional probing)."
+    )
+
+
+def _baselines(report: ProbeReport) -> list[str]:
+    """Layer 0, random directions, the control task and the network, one sentence."""
+    first = report.estimate("beyond_control", "layer_0")
+    drawn = report.estimate("control", "random_directions")
+    bent, more = report.estimate("probe", "network"), report.estimate("beyond_linear", "network")
+    lines = [
+        f"Against layer 0 the probe gains {signed(first)}. {drawn.n} random directions reach {drawn.value:.2f} (95% of "
+        f"them {drawn.low:.2f} to {drawn.high:.2f}). A network with one hidden layer reaches {bent}, {signed(more)} more "
+        f"than the linear probe{', so more is there than a line reads' if more.low > 0 else ''}."
+    ]
+    if report.has("control", "control_task"):
+        task, gap = report.estimate("control", "control_task"), report.estimate("selectivity", "control_task")
+        lines.append(
+            f"A control task, in which each word has a random label of its own, is learnt to {task}: selectivity {signed(gap)}."
+        )
+    return lines + [f"No {READER_NAMES[name]}: {why}." for name, why in report.meta["skipped_controls"].items()]
+
+
+def _falls(report: ProbeReport) -> list[str]:
+    """That the score does not carry over to held-out topics, if that is so."""
+    if report.meta["rung"] != "domain" or "pair" not in report.rungs:
+        return []
+    near, far = report.estimate("probe", report.main, "pair"), report.headline
+    if near.low <= far.high or far.value > near.value - 0.1:
+        return []
+    return [
+        f"**With whole domains held out the score falls from {near} to {far}: most of what was read under the pair rung is "
+        "topic, and does not carry over.**"
+    ]
 
 
 def _beyond_control(report: ProbeReport) -> Estimate:
@@ -104,25 +158,39 @@ def _control(report: ProbeReport) -> str:
 
 
 def _rung(report: ProbeReport, rung: str) -> str:
-    floors = {name: report.estimate("floor", name, rung) for name in FLOOR_NAMES}
-    best = max(floors, key=lambda name: floors[name].value)
-    score = report.estimate("probe", "logistic", rung)
-    return f"With whole {_folds(rung)} held out the probe reaches {score} ({FLOOR_NAMES[best]}: {floors[best]})."
+    score = report.estimate("probe", report.main, rung)
+    best = report.strongest(rung)
+    beside = (
+        "floors at or below chance"
+        if best == "chance"
+        else f"{FLOOR_NAMES[best]}: {report.estimate('floor', best, rung)}"
+    )
+    gap = report.estimate("difference", best, rung)
+    if rung == "split":
+        return (
+            "Learnt from the keyword-rich twins of other domains and tested on the keyword-free, the probe reaches "
+            f"{score} ({beside}; difference {signed(gap)})."
+        )
+    note = ", twins on both sides, shown for comparison," if rung == "random" else ""
+    return f"With {_folds(rung)} held out{note} the probe reaches {score} ({beside}; difference {signed(gap)})."
+
+
+def _chosen_quadruples(report: ProbeReport) -> list[dict[str, Any]]:
+    """The rows of the chosen layer, one a split."""
+    table = report.crossed
+    rows = table[(table["method"] == report.main) & table["chosen"]]
+    return [row for split in ("crossed", "crossed_fact") for row in rows[rows["split"] == split].to_dict("records")]
 
 
 def _crossed(report: ProbeReport) -> str:
-    table, meta = report.crossed, report.meta
-    said = []
-    for split in ("crossed", "crossed_fact"):
-        rows = table[(table["split"] == split) & (table["method"] == "logistic") & table["chosen"]]
-        if not rows.empty:
-            row = rows.iloc[0]
-            share = Estimate(row["wins"], row["wins_low"], row["wins_high"], int(row["n"]), "quadruple")
-            said.append(
-                f"{share} of {share.n} `{split}` quadruples (exact sign-flip p = {row['p']:.3f}, "
-                f"{row['p_adjusted']:.3f} over all layers; the least that {share.n} can give is "
-                f"{row['attainable']:.3f})"
-            )
+    meta, said = report.meta, []
+    for row in _chosen_quadruples(report):
+        share = Estimate(row["wins"], row["wins_low"], row["wins_high"], int(row["n"]), "quadruple")
+        said.append(
+            f"{share} of {share.n} `{row['split']}` quadruples (sign-flip p = {row['p']:.3f}, "
+            f"{row['p_adjusted']:.3f} over all layers; the least that {share.n} can give is "
+            f"{row['attainable']:.4f})"
+        )
     line = (
         f"Trained on vignettes and read over the {meta['crossed_position']} at layer {meta['crossed_layer']}, "
         "the probe wins " + " and ".join(said)
@@ -138,14 +206,15 @@ def _crossed(report: ProbeReport) -> str:
 def _alarms(report: ProbeReport) -> str:
     names = {"decoys": "decoys (emotion words, no emotion)", "vivid_neutral": "vivid scenes without affect"}
     parts = []
-    for row in report.false_alarms.to_dict("records"):
+    chosen = report.false_alarms[report.false_alarms["method"] == report.main]
+    for row in chosen.to_dict("records"):
         share = Estimate(row["share"], row["low"], row["high"], row["n"], "item")
         parts.append(f"{share} of {share.n} {names[row['split']]}")
     return f"The layer-{report.probes.layer} probe calls emotional: {'; '.join(parts)}."
 
 
 def _folds(rung: str) -> str:
-    return {"pair": "scenes", "domain": "domains"}[rung]
+    return "single items" if rung == "random" else f"whole {UNITS[rung]}"
 
 
 def signed(gap: Estimate) -> str:
@@ -157,20 +226,42 @@ def signed(gap: Estimate) -> str:
     return f"{gap.value:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
 
 
-def methods(report: ProbeReport) -> str:
-    """The methods paragraph of this target, for a paper."""
-    meta, unit = report.meta, report.headline.unit
-    rungs = " and ".join(_folds(r) for r in report.rungs)
-    auroc = meta["metric"] == "AUROC"
-    how = "AUROC compares held-out items within a fold." if auroc else "Balanced accuracy is over all held-out items."
+def binding(report: ProbeReport) -> "TwoByTwo | None":
+    """The quadruples by whether the facts were bound and whether affect followed, where the checks were asked."""
+    from affectlens.probing.two_by_two import bound_or_not
+
+    if report.checks.empty or report.quadruples.empty:
+        return None
+    crossed = report.quadruples[report.quadruples["split"] == "crossed"]
+    return bound_or_not(report.checks, crossed.set_index("group")["d"], seed=report.meta["seed"])
+
+
+def _asked(report: ProbeReport) -> str:
+    """What asking gives beside reading."""
+    table = report.asked[
+        (report.asked["wording"] == "mean")
+        & (report.asked["calibration"] == "batch")
+        & (report.asked["metric"] == report.meta["metric"])
+    ]
+    parts = []
+    for row in table.to_dict("records"):
+        given = f"{row['shots']} exemplars of each class" if row["shots"] else "no exemplars"
+        parts.append(f"{given} {Estimate(row['value'], row['low'], row['high'], int(row['n']), row['unit'])}")
+    mass = float(table["mass"].median())
     return (
-        f"{report.target.capitalize()} was probed in {meta['model']} ({meta['source'] or 'weights as loaded'}; "
-        f"fingerprint {meta['fingerprint'][:12]}) on {meta['n_items']} items in {meta['n_groups']} scenes of the "
-        f"battery {meta['battery']} (SHA-256 {meta['battery_sha256'][:12]}). {meta['site']} was captured at all "
-        f"{meta['n_layers']} layers (d_model {meta['d_model']}) and pooled by {meta['position']}, the first token left "
-        "out. L2-regularised logistic regression on standardised activations was scored with whole "
-        f"{rungs} held out; layer and C were chosen in inner folds of the same grouping by log-loss. {how} "
-        f"Intervals are 95% {report.headline.method} by {unit}. Floors (TF-IDF unigrams "
-        "and bigrams, function-word rates, surface features) were fitted and scored under the same folds. "
-        f"Seed {meta['seed']}."
+        f"Asked instead of read, by the log-probability of the labels over {len(report.asked['wording'].unique()) - 1} "
+        f"wordings: {'; '.join(parts)}. The labels hold {mass:.2g} of the model's answer (median)."
     )
+
+
+def _transfer(report: ProbeReport) -> str:
+    table = report.transfer.set_index(["reader", "trained", "tested"])
+    parts = []
+    for trained, tested in (("keyword-rich", "keyword-free"), ("keyword-free", "keyword-rich")):
+        if (report.main, trained, tested) in table.index:
+            read, words = (table.loc[(reader, trained, tested)] for reader in (report.main, "tfidf"))
+            parts.append(
+                f"{trained} to {tested} {Estimate(read['value'], read['low'], read['high'], 0, '')} "
+                f"(words {Estimate(words['value'], words['low'], words['high'], 0, '')})"
+            )
+    return f"Transfer to other domains: {'; '.join(parts)}."

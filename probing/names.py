@@ -1,0 +1,29 @@
+"""What targets, readers and rungs are called in sentences, tables and figures."""
+
+ASKED = {
+    "affect": "Whether a text evokes an emotion",
+    "category": "Which emotion a text evokes",
+    "valence": "Whether an emotional text is pleasant or unpleasant",
+    "arousal": "How arousing the emotion of a text is",
+    "dominance": "How much control the emotion of a text gives",
+    "intensity": "How intense the emotion of a text is, among versions of one scene",
+}
+FLOOR_NAMES = {"tfidf": "TF-IDF words", "function_words": "function words", "surface": "surface marks"}
+METHOD_NAMES = {
+    "logistic": "logistic probe",
+    "mean_difference": "mean-difference probe",
+    "lda": "shrinkage LDA",
+    "ridge": "ridge probe",
+    "network": "network with one hidden layer",
+}
+READER_NAMES = {
+    **FLOOR_NAMES,
+    **METHOD_NAMES,
+    "neutral_pseudo_label": "neutral partners, same labels",
+    "random_directions": "random directions",
+    "control_task": "control task (a label for each word)",
+    "layer_0": "layer 0",
+    "gain": "added to the floor's prediction",
+    "chance": "chance",
+}
+UNITS = {"random": "items", "pair": "scenes", "domain": "domains", "author": "authors", "emotion": "emotions"}
