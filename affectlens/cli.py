@@ -14,6 +14,9 @@ from affectlens.cache_cli import app as cache
 from affectlens.errors import AffectLensError
 from affectlens.models_cli import app as models
 from affectlens.probing.cli import probe
+from affectlens.probing.compare_cli import compare
+from affectlens.probing.geometry.cli import geometry
+from affectlens.probing.tokens.cli import score
 from affectlens.stimuli.cli import app as stimuli
 
 app = typer.Typer(
@@ -25,6 +28,9 @@ app.add_typer(models, name="models")
 app.add_typer(stimuli, name="stimuli")
 app.add_typer(cache, name="cache")
 app.command()(probe)
+app.command()(score)
+app.command()(compare)
+app.command()(geometry)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 

@@ -8,6 +8,7 @@ two different formulas.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -73,9 +74,12 @@ def estimate(
     return Estimate(value, float(low), float(high), n, unit, method=method)
 
 
+@lru_cache(maxsize=4)
 def multinomial(n: int, seed: int = 0, draws: int = DRAWS) -> Weights:
-    """Bootstrap weights: how often each of ``n`` clusters is drawn."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
+    """Bootstrap weights: how often each of ``n`` clusters is drawn. They are shared: don't write into them."""
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
+    weights.flags.writeable = False
+    return weights
 
 
 def binomial(wins: int | float, n: int, unit: str, *, level: float = 0.95) -> Estimate:

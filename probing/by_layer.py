@@ -44,8 +44,9 @@ def permuted(report: ProbeReport) -> str:
     """The permutation p of the best layer, against both nulls."""
     table = report.layers
     chance, floor = table["p_chance_adjusted"].min(), table["p_floor_adjusted"].min()
-    best = int(table.loc[table["t_floor"].idxmax(), "layer"])
+    best = int(table["layer"].to_numpy()[table["t_floor"].to_numpy().argmax()])
     return (
-        f"Permutation of a closed-form ridge, the best layer chosen inside each of 1,000 draws: p = {chance:.3f} against "
-        f"chance, p = {floor:.3f} against what the floor leaves of the labels (strongest at layer {best})."
+        "Permutation of a closed-form ridge, the best layer chosen inside each of 1,000 draws: "
+        f"p = {chance:.3f} against chance, p = {floor:.3f} against what the floor leaves of the labels (strongest at "
+        f"layer {best})."
     )

@@ -2,9 +2,9 @@
 
 *Conditional probing* (Hewitt et al. 2021): by how much the probe lowers the held-out log-loss of the floor's own
 prediction. *Control task* (Hewitt and Liang 2019): the same probe on labels that are a random function of a word, so
-that words are all there is to learn; a label drawn for each item could not be learnt at all under grouped folds. *Random
-directions*: what a direction reads that was not trained, but for its sign. *Small network*: whether more is read when
-the read-out need not be linear.
+that words are all there is to learn; a label drawn for each item could not be learnt at all under grouped folds.
+*Random directions*: what a direction reads that was not trained, but for its sign. *Small network*: whether more is
+read when the read-out need not be linear.
 """
 
 import warnings
@@ -28,10 +28,12 @@ from affectlens.stimuli.lexical import FUNCTION_WORDS, words
 
 DIRECTIONS = 199
 _SMALL = 0.25  # a word in more than this share of the texts is no key
+_COVERED = 0.8  # of the items, that keys are sought for
 
 
 def gains(floor: Sweep, probe: Sweep, part: Part) -> Float[np.ndarray, " item"]:
-    """By how much each held-out item's loss falls when the probe is added to the floor: nats, or a share of the variance.
+    """By how much each held-out item's loss falls when the probe is added to the floor: nats, or a share of the
+    variance.
 
     In each outer fold two read-outs are fitted on the training items' inner held-out logits: of the floor alone, and
     of floor and probe; both are then read on the held-out items.
@@ -75,8 +77,9 @@ def control_labels(
 ) -> tuple[Int[np.ndarray, " kept"], Shaped[np.ndarray, " kept"]]:
     """Items with a word that recurs over folds, and labels that are a random function of it.
 
-    The word is an item's first content word that other folds have too. The labels are as many as the target's classes
-    (four numbers for an order) and as even as words allow.
+    The words are the content words that recur in most folds, no more of them than 80% of the items need, so that a
+    label can be learnt in some folds and read in others; an item's key is the first of them in its text. The labels
+    are as many as the target's classes (four numbers for an order) and as even as words allow.
 
     Raises:
         BatteryError: when too few items share words over folds; the message is a reason.
@@ -88,10 +91,15 @@ def control_labels(
         for word in set(content):
             folds_of.setdefault(word, set()).add(int(fold))
             count[word] += 1
-    good = {w for w, folds in folds_of.items() if len(folds) > 1 and count[w] <= max(2, _SMALL * len(texts))}
+    k = part.n_classes or 4
+    good: set[str] = set()
+    for word in sorted(folds_of, key=lambda w: (-len(folds_of[w]), -count[w], w)):
+        if len(folds_of[word]) > 1 and count[word] <= max(2, _SMALL * len(texts)):
+            good.add(word)
+        if len(good) >= 2 * k and sum(not good.isdisjoint(c) for c in found) >= _COVERED * len(texts):
+            break
     keys = [next((w for w in content if w in good), None) for content in found]
     kept = np.array([i for i, key in enumerate(keys) if key], dtype=int)
-    k = part.n_classes or 4
     sizes = Counter(str(keys[i]) for i in kept)
     names = [w for w, _ in sorted(sizes.items())]
     if len(kept) < len(texts) / 2 or len(names) < 2 * k:

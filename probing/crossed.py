@@ -46,7 +46,7 @@ def score(acts: Activations, probes: Probes, *, seed: int = 0) -> pd.DataFrame:
 
 
 def each(acts: Activations, probes: Probes) -> pd.DataFrame:
-    """The d of every quadruple at the chosen layer, main method: ``split, group, d``, for the two-by-two with checks."""
+    """The d of every quadruple at the chosen layer by the main method: ``split, group, d``."""
     scores = probes.score(acts)[:, 0]
     tables = []
     for split in SPLITS:

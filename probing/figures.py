@@ -11,7 +11,7 @@ _FLOOR_COLOURS = {"tfidf": ORANGE, "function_words": PURPLE, "surface": GREY}
 
 
 def layer_curve(report: ProbeReport) -> go.Figure:
-    """Score by layer under the headline's rung, pointwise 95% intervals, with floors, chance and the nested headline."""
+    """Score by layer under the headline's rung: pointwise 95% intervals, floors, chance, the nested headline."""
     meta, rung = report.meta, report.meta["rung"]
     here = report.scores[report.scores["rung"] == rung]
     fig = figure(
@@ -75,30 +75,21 @@ def ladder_figure(report: ProbeReport) -> go.Figure:
 
 
 def transfer_heat(report: ProbeReport) -> go.Figure:
-    """The transfer matrix: trained on the row, tested on the column; hover for intervals and the words' own transfer."""
-    table = report.transfer[report.transfer["reader"] == report.main]
-    floor = report.transfer[report.transfer["reader"] == "tfidf"].set_index(["trained", "tested"])
-    trained, tested = list(table["trained"].unique()), list(table["tested"].unique())
-    cell = table.set_index(["trained", "tested"])
+    """The transfer matrix: trained on the row, tested on the column; hover for intervals and what words reach."""
+    cells, names = report.transfer_cells(), report.transfer
+    trained, tested = (list(names[column].unique()) for column in ("trained", "tested"))
+    metrics = dict(zip(names["tested"], names["metric"], strict=True))
     said = [
-        [
-            f"{cell.loc[(r, c), 'metric']} {_interval(cell.loc[(r, c)])}<br>words: {_interval(floor.loc[(r, c)])}"
-            for c in tested
-        ]
-        for r in trained
+        [f"{metrics[c]} {cells[report.main, r, c]}<br>words: {cells['tfidf', r, c]}" for c in tested] for r in trained
     ]
     fig = figure(f"{report.target}: trained on the row, tested on the column", "tested on", "trained on")
     fig.add_heatmap(
-        z=[[float(cell.loc[(r, c), "value"]) for c in tested] for r in trained], x=tested, y=trained, zmin=0, zmax=1,
+        z=[[cells[report.main, r, c].value for c in tested] for r in trained], x=tested, y=trained, zmin=0, zmax=1,
         colorscale=[[0, ORANGE], [0.5, "#f4f4f2"], [1, BLUE]], texttemplate="%{z:.2f}", customdata=said,
         hovertemplate="%{customdata}<extra></extra>",
     )  # fmt: skip
     fig.update_layout(hovermode="closest")
     return fig
-
-
-def _interval(row: pd.Series) -> str:
-    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def crossed_curve(report: ProbeReport) -> go.Figure:

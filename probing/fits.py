@@ -36,11 +36,14 @@ class Standard:
 
     @classmethod
     def of(cls, x: Values, scale: bool, device: str | torch.device = "cpu") -> "Standard":
-        rows = torch.as_tensor(np.ascontiguousarray(np.moveaxis(x, 1, 0)), device=device).double()
+        rows = torch.as_tensor(np.moveaxis(x, 1, 0), device=device).to(torch.float64, copy=True).contiguous()
         mean = rows.mean(1, keepdim=True)
-        rows = rows - mean
-        spread = rows.square().mean(1, keepdim=True).sqrt() + 1e-8 if scale else torch.ones_like(mean)
-        return cls(rows / spread, mean, spread)
+        rows -= mean
+        if not scale:
+            return cls(rows, mean, torch.ones_like(mean))
+        spread = torch.linalg.vector_norm(rows, dim=1, keepdim=True) / rows.shape[1] ** 0.5 + 1e-8
+        rows /= spread
+        return cls(rows, mean, spread)
 
     @property
     def spanned(self) -> bool:

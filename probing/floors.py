@@ -1,8 +1,8 @@
 """Lexical floors: what a reader that sees only words, function words or surface marks scores under the same folds.
 
 ``tfidf``: word unigrams and bigrams, TF-IDF, logistic. ``function_words``: frequencies of a closed list.
-``surface``: length, sentences, punctuation, type-token ratio. All learn from training rows alone and choose their penalty in
-the same inner folds.
+``surface``: length, sentences, punctuation, type-token ratio. All learn from training rows alone and choose their
+penalty in the same inner folds.
 """
 
 from collections.abc import Sequence

@@ -2,8 +2,8 @@
 
 ``random`` splits items, twins and all: what a leaky split would give, shown for comparison. ``pair`` holds out whole
 pairs, triplets or quadruples; ``domain``, ``author`` and ``emotion`` hold out all of a topic, a writer, an emotion.
-``split`` learns from the keyword-rich twins and is tested on the keyword-free ones of other domains. Inner folds, in which layer and
-regularisation are chosen, use the outer rung's own grouping.
+``split`` learns from the keyword-rich twins and is tested on the keyword-free ones of other domains. Inner folds, in
+which layer and regularisation are chosen, use the outer rung's own grouping.
 """
 
 import warnings
@@ -16,6 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from affectlens.errors import BatteryError
 
 RUNGS = ("random", "pair", "domain", "author", "emotion", "split")
+QUICK = ("pair", "domain")
 HEADLINE = ("domain", "pair", "random")  # the first that applies carries the headline
 OUTER, INNER = 8, 3
 _COLUMN = {"pair": "group", "domain": "domain", "author": "author", "emotion": "emotion"}

@@ -22,8 +22,10 @@ READER_NAMES = {
     "neutral_pseudo_label": "neutral partners, same labels",
     "random_directions": "random directions",
     "control_task": "control task (a label for each word)",
+    "control_task_words": "control task, read by TF-IDF words",
     "layer_0": "layer 0",
     "gain": "added to the floor's prediction",
     "chance": "chance",
 }
-UNITS = {"random": "items", "pair": "scenes", "domain": "domains", "author": "authors", "emotion": "emotions"}
+UNITS = {"random": "items", "pair": "scenes", "domain": "domains", "author": "authors", "emotion": "emotions",
+         "split": "domains"}  # fmt: skip

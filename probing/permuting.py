@@ -1,14 +1,15 @@
 """A permutation test of every layer at once, in closed form: all draws are one matrix product a layer and fold.
 
 The probe is a ridge with a fixed penalty (the mean eigenvalue of its standardised training rows), so that its held-out
-scores are H y with H known before any label is. The statistic is Student's t over groups of the sum of (label) x (score),
-both centred within their fold; labels are exchanged inside blocks: within the scene where a scene has several labels,
-else among the scenes of a domain. p = (1 + hits) / (1 + draws), and p_adjusted compares with the largest t over the
-layers (max-T, Westfall and Young 1993), which makes it the p of the best layer too.
+scores are H y with H known before any label is. The statistic is Student's t over groups of the sum of (label) x
+(score), both centred within their fold; labels are exchanged inside blocks: within the scene where a scene has several
+labels, else among the scenes of a domain. p = (1 + hits) / (1 + draws), and p_adjusted compares with the largest t
+over the layers (max-T, Westfall and Young 1993), which makes it the p of the best layer too.
 
-Two nulls. *Chance*: the labels themselves are exchanged. *Floor*: what the lexical floor leaves of them, label minus the
-floor's held-out prediction, is exchanged (Freedman and Lane 1983), so that a probe that reads what the words tell gains nothing.
-In the training part of each fold the floor's predictions are those of inner folds, which saw no test label.
+Two nulls. *Chance*: the labels themselves are exchanged. *Floor*: what the lexical floor leaves of them, label minus
+the floor's held-out prediction, is exchanged (Freedman and Lane 1983), so that a probe that reads what the words tell
+gains nothing. In the training part of each fold the floor's predictions are those of inner folds, which saw no test
+label.
 """
 
 from collections.abc import Callable

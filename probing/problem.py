@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-RANK = 32
+RANK = 48
 TINY = 1e-30
 
 Coef = Float[Tensor, "layer c k m"]  # of rows, or of columns
@@ -28,10 +28,12 @@ class Vector:
     image: Coef  # K @ coef in the span of the rows; the same tensor as ``coef`` otherwise
 
     def product(self, other: "Vector") -> Each:
-        return torch.einsum("lckm,lckm->lc", self.coef, other.image)
+        shape = self.coef.shape
+        one, two = (part.reshape(shape[0] * shape[1], -1) for part in (self.coef, other.image))
+        return torch.bmm(one[:, None], two[:, :, None]).view(shape[:2])
 
     def length(self) -> Each:
-        return self.product(self).clamp(min=0).sqrt()
+        return self.product(self).abs().sqrt()  # rounding can make the product of a vanishing vector negative
 
     def plus(self, other: "Vector", times: Each) -> "Vector":
         wide = times[:, :, None, None]
@@ -55,16 +57,11 @@ class Problem:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Of the coefficients: layer, c, k, m."""
-        return (*self.c.shape, self.y.shape[2], self.rows.shape[2])
+        return self.c.shape[0], self.c.shape[1], self.y.shape[2], self.rows.shape[2]
 
     @cached_property
     def labels(self) -> Float[Tensor, "#c k n"]:
         return self.y.permute(1, 2, 0).contiguous()
-
-    @cached_property
-    def reach(self) -> Float[Tensor, " layer"]:
-        """Length of the longest row."""
-        return self.squares().amax(1).sqrt()
 
     def float(self) -> "Problem":
         return Problem(self.rows.float(), self.spanned, self.y.float(), self.c.float())
@@ -114,13 +111,13 @@ class Leading:
             basis = torch.linalg.qr(turned if problem.spanned else torch.bmm(rows.transpose(1, 2), turned)).Q
         turned = torch.bmm(rows, basis)
         sizes, turn = torch.linalg.eigh(torch.bmm((basis if problem.spanned else turned).transpose(1, 2), turned))
-        sure = sizes > torch.finfo(rows.dtype).eps * m * sizes[:, -1:]
+        sure = sizes > torch.finfo(rows.dtype).eps ** 0.5 * sizes[:, -1:]  # what rounding leaves orthonormal
         if problem.spanned:
             turn = turn * torch.where(sure, sizes.clamp(min=TINY).rsqrt(), 0.0)[:, None]
-        coefs = torch.bmm(basis, turn)
-        rest = (problem.squares().sum(1) - sizes.sum(1)).clamp(min=0) / max(1, m - rank)
+        sizes, coefs = torch.where(sure, sizes, 0.0), torch.bmm(basis, turn)
+        rest = (problem.squares().sum(1) - sizes.sum(1)).clamp(min=0) / (m - sure.sum(1)).clamp(min=1)
         images = torch.bmm(turned, turn) if problem.spanned else coefs
-        return cls(coefs, images, torch.where(sure, sizes, 0.0), rest)
+        return cls(coefs, images, sizes, rest)
 
     def softened(self, what: Vector, bend: Each) -> Vector:
         """(1 + bend * Z'Z)^-1 of weights, Z'Z taken as the mean of the rest outside the leading eigenvectors."""

@@ -25,10 +25,10 @@ class ProbeReport:
     """The outcome of :func:`affectlens.probing.probe` for one target.
 
     ``scores`` has one row a rung, reader and layer: ``rung, kind, reader, layer, value, low, high, n, unit, p,
-    p_adjusted, method``. ``kind`` is probe or floor (a score); difference (probe less its strongest floor); control (what
-    a control reaches), beyond_control and selectivity (probe less control); beyond_linear (network less probe);
-    conditional (held-out loss that the probe takes off the floor's, in nats, for an order as a share of the variance). ``layer``
-    is -1 where it was chosen inside each fold. ``layers`` has the headline rung's difference by layer with a
+    p_adjusted, method``. ``kind`` is probe or floor (a score); difference (probe less its strongest floor); control
+    (what a control reaches), beyond_control and selectivity (probe less control); beyond_linear (network less probe);
+    conditional (held-out loss that the probe takes off the floor's, in nats, for an order as a share of the variance).
+    ``layer`` is -1 where it was chosen inside each fold. ``layers`` has the headline rung's difference by layer with a
     simultaneous band, and the permutation p against chance and against the floor.
     """
 
@@ -70,7 +70,8 @@ class ProbeReport:
 
     def with_tables(self, meta: Json, **tables: pd.DataFrame) -> "ProbeReport":
         """This report with another ``meta`` and more tables."""
-        return replace(self, meta=meta, **tables)
+        changed: dict[str, Any] = {"meta": meta, **tables}
+        return replace(self, **changed)
 
     def estimate(self, kind: str, reader: str, rung: str | None = None) -> Estimate:
         """The nested estimate of one reader; the headline's rung by default."""
@@ -95,6 +96,15 @@ class ProbeReport:
         """The floor with the highest score under a rung, or ``chance``."""
         table = self.scores
         return str(table[(table["rung"] == rung) & (table["kind"] == "difference")]["reader"].iloc[0])
+
+    def transfer_cells(self) -> dict[tuple[str, str, str], Estimate]:
+        """The transfer matrix by reader, kind trained on and kind tested on."""
+        return {
+            (row["reader"], row["trained"], row["tested"]): Estimate(
+                row["value"], row["low"], row["high"], int(row["n"]), row["unit"]
+            )
+            for row in self.transfer.to_dict("records")
+        }
 
     def summary(self) -> list[str]:
         """What was found, in sentences, with floors and intervals; Markdown."""

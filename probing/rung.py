@@ -1,4 +1,4 @@
-"""One rung of the ladder: probes by layer and nested, floors, and the paired difference; for the headline, its controls."""
+"""One rung of the ladder: probes by layer and nested, floors, the paired difference; for the headline, its controls."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -154,6 +154,8 @@ def _control_task(table: Rows, x: np.ndarray, texts: list[str], found: Sweep) ->
         return {"control_task": f"some {stage.unit}s hold no item with such a word"}
     statistic = metric(logits, labels, task.folds, inside)
     table.add("control", "control_task", statistic)
+    spelt = floor("tfidf", texts, task, seed=table.seed)[""].headline
+    table.add("control", "control_task_words", metric(spelt, labels, task.folds, inside))
     table.subtract("selectivity", "control_task", stage.worth(found.headline), statistic)
     return {}
 
@@ -170,7 +172,8 @@ def _by_layer(table: Rows, x: np.ndarray, found: Sweep, floor_: Sweep, least: St
     here = x[part.rows]
     nulls = {"chance": lambda _fold: truth, "floor": permuting.beyond(floor_, part)}
     out: dict[str, object] = {
-        "layer": np.arange(n_layers), "difference": all_at_once.value, "low": all_at_once.low, "high": all_at_once.high,
+        "layer": np.arange(n_layers), "difference": all_at_once.value,
+        "low": all_at_once.low, "high": all_at_once.high,
     }  # fmt: skip
     for name, aim in nulls.items():
         test = permuting.permute(here, part, aim, groups, within, seed=table.seed)
@@ -182,8 +185,8 @@ def _held_out(stage: Stage, reader: str, found: Sweep) -> pd.DataFrame:
     """The nested held-out logits of one reader, item by item."""
     logits = {f"logit_{k}": found.headline[:, k] for k in range(found.headline.shape[1])}
     return pd.DataFrame({
-        "rung": stage.rung, "reader": reader, "id": stage.asked.items["id"].to_numpy(), "y": stage.asked.y.astype(float),
-        "fold": stage.part.folds, "cluster": stage.clusters, **logits,
+        "rung": stage.rung, "reader": reader, "id": stage.asked.items["id"].to_numpy(),
+        "y": stage.asked.y.astype(float), "fold": stage.part.folds, "cluster": stage.clusters, **logits,
     })  # fmt: skip
 
 

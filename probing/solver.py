@@ -15,15 +15,20 @@ metric of the penalty and with the intercept at its optimum for the weights:
 4. All this in single precision first. The certificate is always computed in double, and what lacks it goes on there.
 """
 
-from dataclasses import dataclass
+import math
+import warnings
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from affectlens.probing.problem import TINY, Coef, Each, Leading, Logits, PerClass, Problem, Vector
+from affectlens.probing.problem import TINY, Coef, Each, Leading, Logits, PerClass, Problem, Vector, times
 
-STEPS, MOST = 2, 2000
+NEGLIGIBLE = 1e-3  # of a logit: weights that move logits less count as if they moved them so far, for ``tol``
+STEPS = 2  # of Newton along a direction
+MOST, AGAIN = 500, 3  # iterations from one start at most, and starts
 COARSE_MOST, COARSE_TOL = 200, 1e-5  # single precision: iterations at most, and the least tolerance it is tried for
 
 
@@ -34,16 +39,51 @@ def solve(problem: Problem, *, tol: float = 1e-3) -> tuple[Float[Tensor, "layer 
         problem: what to solve.
         tol: bound on |w - optimum| / |w|, the intercept apart.
     """
-    share = problem.y.double().mean(0).clamp(1e-12, 1 - 1e-12)
-    coef = problem.rows.new_zeros(problem.shape)
-    bias = (share.logit() if share.shape[1] == 1 else share.log()) + coef.new_zeros(problem.shape[:3])
     with torch.inference_mode():
+        coef, bias = _start(problem)
         if tol >= COARSE_TOL:
-            near, level = _descend(problem.float(), coef.float(), bias.float(), 0.9 * tol, COARSE_MOST)
-            sound = (near.isfinite().all(3) & level.isfinite()).all(2)[:, :, None]
-            bias, coef = torch.where(sound, level.double(), bias), torch.where(sound[..., None], near.double(), coef)
-        coef, bias = _descend(problem, coef, bias, tol, MOST)
+            coef, bias, _ = _descend(problem.float(), coef.float(), bias.float(), 0.9 * tol, COARSE_MOST)
+        coef, bias, steps = _finish(problem, coef.double(), bias.double(), tol)
+        if steps and problem.spanned:
+            coef, bias, steps = _turned(problem, tol)
+    if steps:
+        warnings.warn(f"Logistic fits did not come within {tol:g} of their optimum.", ConvergenceWarning, stacklevel=2)
     return coef.permute(0, 3, 1, 2).clone(), bias.clone()
+
+
+def _start(problem: Problem) -> tuple[Coef, PerClass]:
+    """No weights, and the intercepts that are best without."""
+    coef = problem.rows.new_zeros(problem.shape)
+    share = problem.y.mean(0).clamp(1e-12, 1 - 1e-12)
+    level = share.logit() if share.shape[1] == 1 else share.log() - share.log().mean(1, keepdim=True)
+    return coef, level + coef.new_zeros(problem.shape[:3])
+
+
+def _finish(problem: Problem, coef: Coef, bias: PerClass, tol: float) -> tuple[Coef, PerClass, int]:
+    """To within ``tol`` on the evidence of a fresh image, or else how many steps the last descent took.
+
+    No optimum has a larger penalty than the whole loss without weights: what has gone astray starts anew.
+    """
+    most = 2 * problem.c * len(problem.y) * math.log(max(2, problem.shape[2]))
+    for _ in range(AGAIN):
+        at = problem.vector(coef)
+        sane = ((at.product(at) <= most) & bias.isfinite().all(2))[:, :, None]
+        origin, level = _start(problem)
+        coef, bias = torch.where(sane[..., None], coef, origin), torch.where(sane, bias, level)
+        coef, bias, steps = _descend(problem, coef, bias, tol, MOST)
+        if not steps:
+            break
+    return coef, bias, steps
+
+
+def _turned(problem: Problem, tol: float) -> tuple[Coef, PerClass, int]:
+    """In the coordinates of K's eigenvectors: for a K so near singular that its null space gathers rounding."""
+    sizes, turn = torch.linalg.eigh(problem.rows)
+    sure = sizes > torch.finfo(sizes.dtype).eps * sizes.shape[1] * sizes[:, -1:]
+    root = torch.where(sure, sizes, 0.0).sqrt()
+    free = replace(problem, rows=turn * root[:, None], spanned=False)
+    coef, bias, steps = _finish(free, *_start(free), tol)
+    return times(coef, (turn * torch.where(sure, 1 / root, 0.0)[:, None]).transpose(1, 2)), bias, steps
 
 
 @dataclass(frozen=True)
@@ -63,27 +103,29 @@ class Path:
         return Path(at, bias, logits, slope, along, energy)
 
 
-def _descend(problem: Problem, coef: Coef, bias: PerClass, tol: float, most: int) -> tuple[Coef, PerClass]:
-    """From a start to within ``tol``, in ``most`` iterations at most; columns and layers that are done drop out."""
+def _descend(problem: Problem, coef: Coef, bias: PerClass, tol: float, most: int) -> tuple[Coef, PerClass, int]:
+    """To within ``tol``, in ``most`` steps at most, and how many it took; columns and layers that are done drop out."""
     coef, bias, at = coef.clone(), bias.clone(), problem.vector(coef)
     path = Path(at, bias.clone(), problem.seen(at), at, at, torch.zeros_like(problem.c))
     layers, columns = (torch.arange(size, device=coef.device) for size in coef.shape[:2])
-    leading = None
-    for _ in range(most):
+    reach, leading = problem.squares().amax(1, keepdim=True).sqrt(), None
+    steps, least = 0, max(tol * NEGLIGIBLE, 1000 * torch.finfo(coef.dtype).eps)
+    while True:
         chance = problem.chances(path.logits + path.bias[..., None])
         slope, off = _gradient(problem, path.at, chance)
-        open_ = slope.length() + off > tol * path.at.length() + 1e-12
-        if not open_.any():
+        open_ = (slope.length() + off * reach - tol * path.at.length()) * reach > least
+        if steps == most or not open_.any():
             break
+        steps += 1
         some, still = open_.any(1), open_.any(0)
         if 2 * some.sum() <= len(some) or not still.all():
             coef[layers[:, None], columns], bias[layers[:, None], columns] = path.at.coef, path.bias
             some |= 2 * some.sum() > len(some)  # to copy the rows pays from half on
-            layers, columns, leading = layers[some], columns[still], leading and leading.kept(some)
-            problem, path, slope = (part.kept(some, still) for part in (problem, path, slope))
+            layers, columns, reach, leading = layers[some], columns[still], reach[some], leading and leading.kept(some)
+            problem, path, slope = problem.kept(some, still), path.kept(some, still), slope.kept(some, still)
             open_, chance = open_[some][:, still], chance[some][:, still]
         leading = leading or Leading.of(problem)
-        soft = leading.softened(slope, problem.c * (chance - chance.square()).mean((2, 3)))
+        soft = leading.softened(slope, problem.c * _spread(chance).mean((2, 3)))
         energy = slope.product(soft)
         factor = (energy - path.slope.product(soft)).clamp(min=0) / path.energy
         along = soft.plus(path.along, torch.where(path.energy > 0, factor, 0.0))
@@ -94,17 +136,22 @@ def _descend(problem: Problem, coef: Coef, bias: PerClass, tol: float, most: int
         logits = at.image if problem.spanned else torch.addcmul(path.logits, moved[:, :, None, None], rise)
         path = Path(at, path.bias + shift, logits, slope, along, energy)
     coef[layers[:, None], columns], bias[layers[:, None], columns] = path.at.coef, path.bias
-    return coef, bias
+    return coef, bias, steps
 
 
 def _gradient(problem: Problem, at: Vector, chance: Logits) -> tuple[Vector, Each]:
     """In the metric of the penalty; and how much longer it can get as the intercept goes to its optimum.
 
-    On the way there every chance moves the same way (of two classes), so their sum tells how far all of them move.
+    On that way every chance (of two classes) moves to the same side, so that their sum tells how far all of them move,
+    in units of the longest row.
     """
     missed = (problem.labels - chance) * problem.c[:, :, None, None]
-    slope = at.plus(problem.pulled(missed), -torch.ones_like(problem.c))
-    return slope, missed.sum(3).abs().sum(2) * problem.reach[:, None]
+    return at.plus(problem.pulled(missed), -torch.ones_like(problem.c)), missed.sum(3).abs().sum(2)
+
+
+def _spread(chance: Logits) -> Logits:
+    """p (1 - p)."""
+    return torch.addcmul(chance, chance, chance, value=-1)
 
 
 def _search(problem: Problem, path: Path, along: Vector, rise: Logits, chance: Logits) -> tuple[Each, PerClass]:
@@ -131,14 +178,15 @@ def _newton(missed: Logits, chance: Logits, rise: Logits, pull: Each, stiff: Eac
         stiff: the penalty's second derivative, over C.
     """
     k, n = chance.shape[2:]
+    least = torch.finfo(chance.dtype).eps * n
     if k == 1:
-        bent = chance - chance.square()
-        bends, bent = bent.sum(3, keepdim=True), bent * rise
+        bent = _spread(chance)
+        bends, bent = bent.sum(3, keepdim=True) + least, bent * rise
     else:
         bent = chance * rise
         bent = torch.addcmul(bent, chance, bent.sum(2, keepdim=True), value=-1)
-        bends = torch.diag_embed(chance.sum(3)) - chance @ chance.transpose(2, 3) + n / k**2  # all alike: no change
-    bends = bends + torch.finfo(bends.dtype).eps * n * torch.eye(k).to(bends)
+        bends = torch.diag_embed(chance.sum(3) + least) - chance @ chance.transpose(2, 3)
+        bends += n / k**2  # the curvature for a shift of all intercepts, which changes no chance
     cross = bent.sum(3)
     right = torch.stack([cross, missed.sum(3)], 3)
     by_cross, by_missed = (right / bends if k == 1 else torch.linalg.solve(bends, right)).unbind(3)

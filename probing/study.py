@@ -12,15 +12,17 @@ from affectlens.catalog import CATALOG
 from affectlens.errors import BatteryError, CaptureError, RunError
 from affectlens.model import LensModel, load_model
 from affectlens.paths import write_parquet, write_text
-from affectlens.probing.asking import ask
-from affectlens.probing.comprehension import comprehension
-from affectlens.probing.folds import RUNGS
+from affectlens.probing.folds import QUICK, RUNGS
 from affectlens.probing.ladder import probe
+from affectlens.probing.parts import keyword_items
+from affectlens.probing.prompting.asking import ask
+from affectlens.probing.prompting.checking import comprehension
+from affectlens.probing.prompting.prompts import ASKABLE
 from affectlens.probing.report import ProbeReport
-from affectlens.probing.targets import TARGETS, select
-from affectlens.probing.tokens import read_tokens
-from affectlens.probing.transfer import transfer
 from affectlens.probing.sections import VIEW, render
+from affectlens.probing.targets import TARGETS, select
+from affectlens.probing.tokens.reading import read_tokens
+from affectlens.probing.transferring import transfer
 from affectlens.run import Run
 from affectlens.stimuli import Battery, load_battery
 from affectlens.stimuli.battery import NAMED
@@ -29,7 +31,6 @@ from affectlens.store import Activations
 from affectlens.types import Json
 
 POSITIONS = ("mean", "ending")
-QUICK = ("pair", "domain")
 SHOTS = (0, 2)  # exemplars of each class when a model is asked
 FEW = 3  # classes up to which exemplars are given: each costs a text
 TRANSFERRED = ("affect", "category", "valence")
@@ -53,8 +54,8 @@ def study(
     """Probe a model and write the run to ``out``; with ``resume``, go on with what a stopped run left out.
 
     ``targets`` that are named must apply to the battery; without names, those that apply are probed and the report says
-    which do not, and why. The run folder is made once the model has loaded. ``quick`` leaves out the rungs but pair and domain,
-    the transfer matrix, and all that asks the model.
+    which do not, and why. The run folder is made once the model has loaded. ``quick`` leaves out the rungs but pair
+    and domain, the transfer matrix, and all that asks the model.
 
     Returns:
         The run and its reports, one a target. ``run.folder / "report.html"`` is the report.

@@ -2,8 +2,8 @@
 
 For each outer fold: (1) inner folds of its training items, by the same grouping, give a loss to every layer and
 penalty; (2) each layer is refitted on the whole training part at its best penalty and scores the held-out items;
-(3) the nested score of the held-out items is that of the layer with the least inner loss. What is trained on and what is
-tested may be different items that share their folds: a transfer is the same sweep with two parts.
+(3) the nested score of the held-out items is that of the layer with the least inner loss. What is trained on and what
+is tested may be different items that share their folds: a transfer is the same sweep with two parts.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,9 +1,10 @@
 """What a probe is asked to read: which items, which labels, and what is compared with what.
 
-``affect``: emotional against matched neutral items. ``category``: the emotion of an emotional item. ``valence``: pleasant
-against unpleasant among emotional items, or the rated valence where the battery carries ratings. ``arousal``,
-``dominance``: rated, or else the norm of the emotion's word. ``intensity``: the order none < mild < moderate < peak, within a
-scene. Any other name is a column of the table: numbers of more than two values are an order, all else are classes.
+``affect``: emotional against matched neutral items. ``category``: the emotion of an emotional item. ``valence``:
+pleasant against unpleasant among emotional items, or the rated valence where the battery carries ratings. ``arousal``,
+``dominance``: rated, or else the norm of the emotion's word. ``intensity``: the order none < mild < moderate < peak,
+within a scene. Any other name is a column of the table: numbers of more than two values are an order, all else are
+classes.
 """
 
 from dataclasses import dataclass

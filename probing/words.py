@@ -1,15 +1,18 @@
 """The findings of a report in sentences: the claim that survives its floor, before any curve. Markdown."""
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from affectlens.probing.by_layer import by_layer, permuted, reach
+from affectlens.probing.crossed import SPLITS
 from affectlens.probing.names import ASKED, FLOOR_NAMES, METHOD_NAMES, READER_NAMES, UNITS
 from affectlens.probing.report import ProbeReport
 from affectlens.stats import Estimate, detectable
+from affectlens.types import Json
 
 if TYPE_CHECKING:
-    from affectlens.probing.two_by_two import TwoByTwo
+    from affectlens.probing.prompting.two_by_two import TwoByTwo
+
 
 def summary(report: ProbeReport) -> list[str]:
     """The sentences, most important first."""
@@ -119,13 +122,14 @@ def _baselines(report: ProbeReport) -> list[str]:
     bent, more = report.estimate("probe", "network"), report.estimate("beyond_linear", "network")
     lines = [
         f"Against layer 0 the probe gains {signed(first)}. {drawn.n} random directions reach {drawn.value:.2f} (95% of "
-        f"them {drawn.low:.2f} to {drawn.high:.2f}). A network with one hidden layer reaches {bent}, {signed(more)} more "
-        f"than the linear probe{', so more is there than a line reads' if more.low > 0 else ''}."
+        f"them {drawn.low:.2f} to {drawn.high:.2f}). A network with one hidden layer reaches {bent}, {signed(more)} "
+        f"more than the linear probe{', so more is there than a line reads' if more.low > 0 else ''}."
     ]
     if report.has("control", "control_task"):
         task, gap = report.estimate("control", "control_task"), report.estimate("selectivity", "control_task")
         lines.append(
-            f"A control task, in which each word has a random label of its own, is learnt to {task}: selectivity {signed(gap)}."
+            f"A control task, in which recurring words have random labels, is learnt to {task} (by words alone to "
+            f"{report.estimate('control', 'control_task_words').value:.2f}): selectivity {signed(gap)}."
         )
     return lines + [f"No {READER_NAMES[name]}: {why}." for name, why in report.meta["skipped_controls"].items()]
 
@@ -138,8 +142,8 @@ def _falls(report: ProbeReport) -> list[str]:
     if near.low <= far.high or far.value > near.value - 0.1:
         return []
     return [
-        f"**With whole domains held out the score falls from {near} to {far}: most of what was read under the pair rung is "
-        "topic, and does not carry over.**"
+        f"**With whole domains held out the score falls from {near} to {far}: most of what was read under the pair "
+        "rung is topic, and does not carry over.**"
     ]
 
 
@@ -175,11 +179,12 @@ def _rung(report: ProbeReport, rung: str) -> str:
     return f"With {_folds(rung)} held out{note} the probe reaches {score} ({beside}; difference {signed(gap)})."
 
 
-def _chosen_quadruples(report: ProbeReport) -> list[dict[str, Any]]:
+def _chosen_quadruples(report: ProbeReport) -> list[Json]:
     """The rows of the chosen layer, one a split."""
     table = report.crossed
     rows = table[(table["method"] == report.main) & table["chosen"]]
-    return [row for split in ("crossed", "crossed_fact") for row in rows[rows["split"] == split].to_dict("records")]
+    found = [row for split in SPLITS for row in rows[rows["split"] == split].to_dict("records")]
+    return [{str(k): v for k, v in row.items()} for row in found]
 
 
 def _crossed(report: ProbeReport) -> str:
@@ -228,7 +233,7 @@ def signed(gap: Estimate) -> str:
 
 def binding(report: ProbeReport) -> "TwoByTwo | None":
     """The quadruples by whether the facts were bound and whether affect followed, where the checks were asked."""
-    from affectlens.probing.two_by_two import bound_or_not
+    from affectlens.probing.prompting.two_by_two import bound_or_not
 
     if report.checks.empty or report.quadruples.empty:
         return None
@@ -255,13 +260,10 @@ def _asked(report: ProbeReport) -> str:
 
 
 def _transfer(report: ProbeReport) -> str:
-    table = report.transfer.set_index(["reader", "trained", "tested"])
-    parts = []
-    for trained, tested in (("keyword-rich", "keyword-free"), ("keyword-free", "keyword-rich")):
-        if (report.main, trained, tested) in table.index:
-            read, words = (table.loc[(reader, trained, tested)] for reader in (report.main, "tfidf"))
-            parts.append(
-                f"{trained} to {tested} {Estimate(read['value'], read['low'], read['high'], 0, '')} "
-                f"(words {Estimate(words['value'], words['low'], words['high'], 0, '')})"
-            )
+    cells = report.transfer_cells()
+    parts = [
+        f"{trained} to {tested} {cells[report.main, trained, tested]} (words {cells['tfidf', trained, tested]})"
+        for trained, tested in (("keyword-rich", "keyword-free"), ("keyword-free", "keyword-rich"))
+        if (report.main, trained, tested) in cells
+    ]
     return f"Transfer to other domains: {'; '.join(parts)}."

@@ -15,14 +15,14 @@ from affectlens.errors import BatteryError, CaptureError
 from affectlens.hooks import edit
 from affectlens.metrics import metric
 from affectlens.model import LensModel
-from affectlens.probing import prefixes
-from affectlens.probing.answers import CALIBRATIONS, Asked
-from affectlens.probing.asking import ask
-from affectlens.probing.comprehension import WORDINGS, comprehension, score_margins
-from affectlens.probing.prefixes import score_lists, shared_length, tokens_read
-from affectlens.probing.prompts import ASKABLE, compose, exchange, exemplars, wordings
+from affectlens.probing.prompting import prefixes
+from affectlens.probing.prompting.answers import CALIBRATIONS, Asked
+from affectlens.probing.prompting.asking import ask
+from affectlens.probing.prompting.checking import WORDINGS, comprehension, score_margins
+from affectlens.probing.prompting.prefixes import score_lists, shared_length, tokens_read
+from affectlens.probing.prompting.prompts import ASKABLE, compose, exchange, exemplars, wordings
+from affectlens.probing.prompting.two_by_two import TwoByTwo, bound_or_not
 from affectlens.probing.targets import select
-from affectlens.probing.two_by_two import TwoByTwo, bound_or_not
 from affectlens.stimuli import Battery, load_battery
 from affectlens.stimuli.crossing import differences, quadruples
 from affectlens.testing import FAMILIES, tiny_model
@@ -688,6 +688,7 @@ def test_the_real_model_answers_with_the_labels(smol: LensModel) -> None:
     items = load_battery("starter").frame()
     vignettes = items[items["split"] == "vignettes"].groupby("domain").head(6).groupby("group").head(2)
     few = vignettes[vignettes["role"].isin(["emotional", "neutral"])].head(6)
+    few = few.assign(text=few["text"].str.partition(". ")[0] + ".")  # the first sentence will do
     domains = few.assign(domain=[f"d{i // 2 % 3}" for i in range(len(few))])
     found = ask(smol, domains, shots=1)
     assert found.chat

@@ -11,9 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss as sk_log_loss
 
 from affectlens.errors import BatteryError, StoreError
-from affectlens.probing import ProbeReport, Probes, probe
+from affectlens.probing import ProbeReport, Probes, fits, probe
 from affectlens.probing.crossed import beyond_binding, score
-from affectlens.probing import fits
 from affectlens.probing.floors import FLOORS, floor, tfidf
 from affectlens.probing.folds import INNER, keys, split
 from affectlens.probing.linear import Linear, log_losses

@@ -20,14 +20,14 @@ from affectlens.errors import AffectLensError, BatteryError, CaptureError, RunEr
 from affectlens.hooks import edit
 from affectlens.model import LensModel
 from affectlens.plots import BLUE, GREY, ORANGE
-from affectlens.probing import heat
 from affectlens.probing.ladder import fit_all
-from affectlens.probing.pieces import Shown, cut, limit, shown, visible
 from affectlens.probing.probes import Probes
-from affectlens.probing.score_cli import gather, score
 from affectlens.probing.targets import select
-from affectlens.probing.token_scores import TokenScores
-from affectlens.probing.tokens import read_tokens
+from affectlens.probing.tokens import heat
+from affectlens.probing.tokens.cli import gather, score
+from affectlens.probing.tokens.pieces import Shown, cut, limit, shown, visible
+from affectlens.probing.tokens.reading import read_tokens
+from affectlens.probing.tokens.scores import TokenScores
 from affectlens.run import Run
 from affectlens.stimuli import load_battery
 from affectlens.testing import FAMILIES, tiny_hf, tiny_model, tiny_tokenizer

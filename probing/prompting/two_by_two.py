@@ -1,6 +1,6 @@
 """Bound or not, followed or not: where a model fails ``crossed``, did the facts fail to bind, or affect to follow?
 
-Quadruples are counted by whether the facts were bound (:mod:`affectlens.probing.comprehension`) and whether the affect
+Quadruples are counted by whether the facts were bound (:mod:`affectlens.probing.prompting.checking`) and whether the affect
 score followed (d > 0 on the same quadruple). Shares have exact intervals (Clopper and Pearson 1934), rows are compared
 by Fisher's exact test, and the interval of their difference is put together from the exact ones of the two shares
 (Newcombe 1998, method 10, with exact limits in place of Wilson's).
@@ -104,7 +104,7 @@ def bound_or_not(
     """Set whether affect followed against whether the facts were bound.
 
     Args:
-        checks: from :func:`affectlens.probing.comprehension.comprehension`.
+        checks: from :func:`affectlens.probing.prompting.checking.comprehension`.
         d_affect: d of an affect score (:func:`affectlens.stimuli.crossing.differences`) of the ``crossed`` quadruples:
             a series by group, or values in the order of their rows in ``checks``.
         seed: of the sign flips, which are sampled beyond 14 quadruples.

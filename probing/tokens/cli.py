@@ -9,7 +9,7 @@ import typer
 from affectlens.errors import AffectLensError, RunError
 
 if TYPE_CHECKING:
-    from affectlens.probing.token_scores import TokenScores
+    from affectlens.probing.tokens.scores import TokenScores
     from affectlens.types import Json
 
 
@@ -46,7 +46,7 @@ def score(
     path, config = find_probes(probes, target, emotion)
     from affectlens.model import load_model
     from affectlens.probing.probes import Probes
-    from affectlens.probing.tokens import find_class, read_tokens
+    from affectlens.probing.tokens.reading import find_class, read_tokens
     from affectlens.stimuli import load_battery
 
     loaded = Probes.load(path)
@@ -66,7 +66,7 @@ def score(
     )  # fmt: skip
     if html is not None:
         from affectlens.paths import write_text
-        from affectlens.probing.heat import page
+        from affectlens.probing.tokens.heat import page
 
         write_text(html, page(found))
     _tell(found, html, as_json)
@@ -121,7 +121,7 @@ def _fitting(place: Path, there: list[str], emotion: str | None) -> str:
     ranked = sorted(there, key=lambda name: name != "affect")
     if emotion is not None:
         from affectlens.probing.probes import Probes
-        from affectlens.probing.tokens import find_class
+        from affectlens.probing.tokens.reading import find_class
 
         for name in ranked:
             try:

@@ -15,12 +15,12 @@ import plotly.graph_objects as go
 
 from affectlens.errors import CaptureError
 from affectlens.plots import BLUE, GREY, ORANGE, figure
-from affectlens.probing.pieces import Shown, limit, shown, visible
+from affectlens.probing.tokens.pieces import Shown, limit, shown, visible
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from affectlens.probing.token_scores import TextScores, TokenScores
+    from affectlens.probing.tokens.scores import TextScores, TokenScores
 
 INK, GROUND = "#14171b", "#f4f4f2"  # of text in a terminal, and what is behind it at zero
 STRONGEST = 0.6  # opacity of the ends of the scale

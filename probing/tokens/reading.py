@@ -5,7 +5,7 @@
 2. The first token, and any whose norm is over ten times the median, are attention sinks (Xiao et al. 2024, arXiv
    2309.17453; Sun et al. 2024, arXiv 2402.17762): they are shown grey and do not stretch the scale.
 3. Scores are logits, or standard deviations from the mean of a reference, such as the neutral items of a battery.
-4. What is coloured are characters: see :func:`affectlens.probing.pieces.cut`.
+4. What is coloured are characters: see :func:`affectlens.probing.tokens.pieces.cut`.
 
 A probe that was fitted on means is used here on what it never saw, single tokens. And a token's activation holds what
 came before it: a bright word is where the probe reads, which need not be the word that says it.
@@ -24,7 +24,7 @@ from affectlens.model import LensModel
 from affectlens.passes import run_splitting
 from affectlens.positions import Position
 from affectlens.probing.probes import Probes
-from affectlens.probing.token_scores import Scale, TextScores, TokenScores
+from affectlens.probing.tokens.scores import Scale, TextScores, TokenScores
 from affectlens.progress import tracked
 from affectlens.stimuli.taxonomy import canonical
 from affectlens.store import Activations

@@ -1,14 +1,14 @@
 """Prompted baselines: what a model says when it is asked, beside what a probe reads from it.
 
 1. Each held-out item is put to the model in at least two wordings, zero-shot or after exemplars from other folds
-   (:mod:`affectlens.probing.prompts`).
+   (:mod:`affectlens.probing.prompting.prompts`).
 2. The log-probability of each label is read, nothing is generated or parsed, and so is that of each label where there
    is no text.
 3. Log-probabilities are averaged over wordings, and each wording is reported too; they are calibrated and scored as a
-   probe's logits (:mod:`affectlens.probing.answers`).
+   probe's logits (:mod:`affectlens.probing.prompting.answers`).
 
 Cost, in tokens that the model reads: for each wording and item its text and about 40 more, and in few-shot the
-exemplars once a fold, not once an item (:mod:`affectlens.probing.prefixes`); ``Asked.tokens`` counts them. Affect on
+exemplars once a fold, not once an item (:mod:`affectlens.probing.prompting.prefixes`); ``Asked.tokens`` counts them. Affect on
 ``starter`` (64 items) with SmolLM2's template takes 13,332 tokens zero-shot, 22,466 with two exemplars a class.
 """
 
@@ -20,9 +20,9 @@ from jaxtyping import Float, Int
 from affectlens.errors import BatteryError
 from affectlens.model import LensModel
 from affectlens.probing import folds as folding
-from affectlens.probing.answers import Asked
-from affectlens.probing.prefixes import score_lists, tokens_read
-from affectlens.probing.prompts import ASKABLE, Wording, compose, exchange, exemplars, wordings
+from affectlens.probing.prompting.answers import Asked
+from affectlens.probing.prompting.prefixes import score_lists, tokens_read
+from affectlens.probing.prompting.prompts import ASKABLE, Wording, compose, exchange, exemplars, wordings
 from affectlens.probing.targets import Target, select
 from affectlens.readout import pool_labels
 from affectlens.texts import as_table

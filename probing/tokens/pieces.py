@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from affectlens.probing.token_scores import TextScores, TokenScores
+    from affectlens.probing.tokens.scores import TextScores, TokenScores
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from affectlens.probing import heat
-from affectlens.probing.pieces import Piece, cut
 from affectlens.probing.probes import Probes
+from affectlens.probing.tokens import heat
+from affectlens.probing.tokens.pieces import Piece, cut
 from affectlens.types import Json
 
 if TYPE_CHECKING:

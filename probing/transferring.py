@@ -1,9 +1,9 @@
 """Transfer: trained on one kind of item, tested on another, whole domains held out on both sides.
 
-Kinds are the splits of a battery (keyword-free and keyword-rich vignettes against the same neutrals, milder versions, quadruples)
-and whole other batteries captured from the same model. On ``crossed`` the score is the share of quadruples with d > 0,
-elsewhere the target's metric within folds. Each cell stands beside the same transfer of a reader of words. For affect, two
-more columns give the share of decoys and of vivid neutral items that the probe calls emotional.
+Kinds are the splits of a battery (keyword-free and keyword-rich vignettes against the same neutrals, milder versions,
+quadruples) and whole other batteries captured from the same model. On ``crossed`` the score is the share of quadruples
+with d > 0, elsewhere the target's metric within folds. Each cell stands beside the same transfer of a reader of words.
+For affect, two more columns give the share of decoys and of vivid neutral items that the probe calls emotional.
 """
 
 from collections.abc import Sequence
