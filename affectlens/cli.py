@@ -81,9 +81,9 @@ def report(
 ) -> None:
     """Write the report of a run folder anew, from its tables."""
     from affectlens.console import say
+    from affectlens.probing.names import plain
     from affectlens.probing.sections import render
     from affectlens.probing.study import reload
-    from affectlens.probing.words import plain
 
     opened, reports = reload(run)
     path = render(opened, reports)

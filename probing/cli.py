@@ -88,8 +88,8 @@ def _tell(path: Path, reports: "list[ProbeReport]", unfit: dict[str, str], as_js
         emit({"report": str(path), "results": found, "not probed": unfit}, as_json=True)
         return
     from affectlens.console import table
-    from affectlens.probing.names import READER_NAMES
-    from affectlens.probing.words import claim, plain
+    from affectlens.probing.names import READER_NAMES, plain
+    from affectlens.probing.words import claim
     from affectlens.stats import Estimate
 
     rows = []

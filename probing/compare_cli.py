@@ -42,7 +42,7 @@ def compare(
     if as_json:
         emit(facts(found) | {"report": None if path is None else str(path)}, as_json=True)
         return
-    from affectlens.probing.words import plain
+    from affectlens.probing.names import plain
 
     shown = wide(found)
     table("Runs compared, with 95% intervals", list(shown.columns), shown.to_numpy().tolist())
@@ -54,7 +54,7 @@ def compare(
 
 def facts(found: "Comparison") -> "Json":
     """A comparison as JSON holds it: runs, sentences, rows; what is not there is null."""
-    from affectlens.probing.words import plain
+    from affectlens.probing.names import plain
 
     rows = found.table.astype(object).where(found.table.notna(), None).to_dict("records")
     return {"runs": list(found.runs), "summary": [plain(line) for line in found.summary()], "table": rows}
@@ -65,7 +65,7 @@ def wide(found: "Comparison", target: str | None = None) -> "pd.DataFrame":
     import pandas as pd
 
     from affectlens.probing.comparing import LESS
-    from affectlens.probing.words import signed
+    from affectlens.probing.names import signed
 
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in _rows(found, target):
@@ -100,7 +100,7 @@ def summary(found: "Comparison", target: str | None = None) -> list[str]:
 def differences(found: "Comparison", target: str) -> list[str]:
     """How each run differs from the first, and whether that survives."""
     from affectlens.probing.comparing import LESS, OVER, SAME
-    from affectlens.probing.words import signed
+    from affectlens.probing.names import signed
     from affectlens.stats import detectable
 
     first, family = found.runs[0]["name"], int(((found.table["what"] == LESS) & found.table["p"].notna()).sum())
@@ -149,8 +149,8 @@ def _runs(found: "Comparison") -> str:
 def _scores(found: "Comparison", target: str) -> list[str]:
     """Each run's own score, over its floor and its neutral partners."""
     from affectlens.probing.comparing import OVER, SCORE
-    from affectlens.probing.names import UNITS
-    from affectlens.probing.words import signed, verdict
+    from affectlens.probing.names import UNITS, signed
+    from affectlens.probing.words import verdict
 
     parts, above, scores = [], [], _rows(found, target, SCORE)
     for row in scores:

@@ -70,7 +70,7 @@ class Comparison:
         return depth_curves(self, target or self.targets[0])
 
     def __repr__(self) -> str:
-        from affectlens.probing.words import plain
+        from affectlens.probing.names import plain
 
         return "\n".join(plain(line) for line in self.summary())
 

@@ -1,4 +1,8 @@
-"""What targets, readers and rungs are called in sentences, tables and figures."""
+"""What targets, readers and rungs are called in sentences, tables and figures, and how a difference is written."""
+
+import re
+
+from affectlens.stats import Estimate
 
 ASKED = {
     "affect": "Whether a text evokes an emotion",
@@ -29,3 +33,17 @@ READER_NAMES = {
 }
 UNITS = {"random": "items", "pair": "scenes", "domain": "domains", "author": "authors", "emotion": "emotions",
          "split": "domains"}  # fmt: skip
+
+
+def signed(gap: Estimate) -> str:
+    """A difference with its sign.
+
+    >>> signed(Estimate(0.1, -0.02, 0.22, 32, "scene"))
+    '+0.10 [-0.02, +0.22]'
+    """
+    return f"{gap.value:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
+
+
+def plain(line: str) -> str:
+    """A Markdown sentence without its marks."""
+    return re.sub(r"\*\*|`", "", line)

@@ -28,9 +28,7 @@ class Vector:
     image: Coef  # K @ coef in the span of the rows; the same tensor as ``coef`` otherwise
 
     def product(self, other: "Vector") -> Each:
-        shape = self.coef.shape
-        one, two = (part.reshape(shape[0] * shape[1], -1) for part in (self.coef, other.image))
-        return torch.bmm(one[:, None], two[:, :, None]).view(shape[:2])
+        return inner(self.coef, other.image)
 
     def length(self) -> Each:
         return self.product(self).abs().sqrt()  # rounding can make the product of a vanishing vector negative
@@ -39,6 +37,10 @@ class Vector:
         wide = times[:, :, None, None]
         coef = torch.addcmul(self.coef, wide, other.coef)
         return Vector(coef, coef if self.image is self.coef else torch.addcmul(self.image, wide, other.image))
+
+    def minus(self, other: "Vector") -> "Vector":
+        coef = self.coef - other.coef
+        return Vector(coef, coef if self.image is self.coef else self.image - other.image)
 
     def kept(self, layers: Bool[Tensor, " layer"], columns: Bool[Tensor, " c"]) -> "Vector":
         coef = self.coef[layers][:, columns]
@@ -137,3 +139,9 @@ class Leading:
 
 def times(what: Float[Tensor, "layer c k a"], rows: Float[Tensor, "layer a b"]) -> Float[Tensor, "layer c k b"]:
     return torch.bmm(what.flatten(1, 2), rows).view(*what.shape[:3], -1)
+
+
+def inner(one: Float[Tensor, "layer c k a"], two: Float[Tensor, "layer c k a"]) -> Each:
+    """Summed products, by matrix products: one pass over both."""
+    layers, c, k, a = one.shape
+    return torch.bmm(one.reshape(layers * c, 1, k * a), two.reshape(layers * c, k * a, 1)).view(layers, c)

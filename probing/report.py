@@ -165,7 +165,7 @@ class ProbeReport:
             ) from None
 
     def __repr__(self) -> str:
-        from affectlens.probing.words import plain
+        from affectlens.probing.names import plain
 
         return "\n".join(plain(line) for line in self.summary())
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from affectlens.probing.beside import binding
 from affectlens.probing.figures import floor_band, ladder_figure, transfer_heat
 from affectlens.probing.method_text import methods
 from affectlens.probing.report import ProbeReport
-from affectlens.probing.words import binding, claim
+from affectlens.probing.words import claim
 from affectlens.report import Section, write
 from affectlens.run import Run
 

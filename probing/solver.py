@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from affectlens.probing.problem import TINY, Coef, Each, Leading, Logits, PerClass, Problem, Vector, times
+from affectlens.probing.problem import TINY, Coef, Each, Leading, Logits, PerClass, Problem, Vector, inner, times
 
 NEGLIGIBLE = 1e-3  # of a logit: weights that move logits less count as if they moved them so far, for ``tol``
 STEPS = 2  # of Newton along a direction
@@ -65,6 +65,7 @@ def _finish(problem: Problem, coef: Coef, bias: PerClass, tol: float) -> tuple[C
     No optimum has a larger penalty than the whole loss without weights: what has gone astray starts anew.
     """
     most = 2 * problem.c * len(problem.y) * math.log(max(2, problem.shape[2]))
+    steps = 0
     for _ in range(AGAIN):
         at = problem.vector(coef)
         sane = ((at.product(at) <= most) & bias.isfinite().all(2))[:, :, None]
@@ -114,11 +115,12 @@ def _descend(problem: Problem, coef: Coef, bias: PerClass, tol: float, most: int
         chance = problem.chances(path.logits + path.bias[..., None])
         slope, off = _gradient(problem, path.at, chance)
         open_ = (slope.length() + off * reach - tol * path.at.length()) * reach > least
-        if steps == most or not open_.any():
+        count = int(open_.sum())
+        if steps == most or not count:
             break
         steps += 1
         some, still = open_.any(1), open_.any(0)
-        if 2 * some.sum() <= len(some) or not still.all():
+        if count < open_.numel() and (2 * some.sum() <= len(some) or not still.all()):
             coef[layers[:, None], columns], bias[layers[:, None], columns] = path.at.coef, path.bias
             some |= 2 * some.sum() > len(some)  # to copy the rows pays from half on
             layers, columns, reach, leading = layers[some], columns[still], reach[some], leading and leading.kept(some)
@@ -142,11 +144,11 @@ def _descend(problem: Problem, coef: Coef, bias: PerClass, tol: float, most: int
 def _gradient(problem: Problem, at: Vector, chance: Logits) -> tuple[Vector, Each]:
     """In the metric of the penalty; and how much longer it can get as the intercept goes to its optimum.
 
-    On that way every chance (of two classes) moves to the same side, so that their sum tells how far all of them move,
-    in units of the longest row.
+    On that way every chance moves to the same side where there are two classes, so that their sum tells how far all of
+    them move, in units of the longest row; with more classes it tells the order of it.
     """
     missed = (problem.labels - chance) * problem.c[:, :, None, None]
-    return at.plus(problem.pulled(missed), -torch.ones_like(problem.c)), missed.sum(3).abs().sum(2)
+    return at.minus(problem.pulled(missed)), missed.sum(3).abs().sum(2)
 
 
 def _spread(chance: Logits) -> Logits:
@@ -187,11 +189,13 @@ def _newton(missed: Logits, chance: Logits, rise: Logits, pull: Each, stiff: Eac
         bent = torch.addcmul(bent, chance, bent.sum(2, keepdim=True), value=-1)
         bends = torch.diag_embed(chance.sum(3) + least) - chance @ chance.transpose(2, 3)
         bends += n / k**2  # the curvature for a shift of all intercepts, which changes no chance
-    cross = bent.sum(3)
-    right = torch.stack([cross, missed.sum(3)], 3)
-    by_cross, by_missed = (right / bends if k == 1 else torch.linalg.solve(bends, right)).unbind(3)
-    down = (missed * rise).sum((2, 3)) - pull - (cross * by_missed).sum(2)
-    bend = (bent * rise).sum((2, 3)) + stiff - (cross * by_cross).sum(2)
+    cross, off = bent.sum(3), missed.sum(3)
+    if k == 1:
+        by_cross, by_missed = cross / bends[..., 0], off / bends[..., 0]
+    else:
+        by_cross, by_missed = torch.linalg.solve(bends, torch.stack([cross, off], 3)).unbind(3)
+    down = inner(missed, rise) - pull - (cross * by_missed).sum(2)
+    bend = inner(bent, rise) + stiff - (cross * by_cross).sum(2)
     length = down / bend.clamp(min=TINY)
     shift = by_missed - by_cross * length[:, :, None]
     far = (length[:, :, None, None] * rise + shift[..., None]).abs().amax((2, 3)) * min(k, 2) + TINY

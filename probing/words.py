@@ -1,17 +1,10 @@
 """The findings of a report in sentences: the claim that survives its floor, before any curve. Markdown."""
 
-import re
-from typing import TYPE_CHECKING
-
+from affectlens.probing.beside import alarms, asked, binding, chosen_quadruples, crossed, transfer
 from affectlens.probing.by_layer import by_layer, permuted, reach
-from affectlens.probing.crossed import SPLITS
-from affectlens.probing.names import ASKED, FLOOR_NAMES, METHOD_NAMES, READER_NAMES, UNITS
+from affectlens.probing.names import ASKED, FLOOR_NAMES, METHOD_NAMES, READER_NAMES, UNITS, signed
 from affectlens.probing.report import ProbeReport
 from affectlens.stats import Estimate, detectable
-from affectlens.types import Json
-
-if TYPE_CHECKING:
-    from affectlens.probing.prompting.two_by_two import TwoByTwo
 
 
 def summary(report: ProbeReport) -> list[str]:
@@ -27,15 +20,15 @@ def summary(report: ProbeReport) -> list[str]:
     lines += [_rung(report, rung) for rung in report.rungs if rung != report.meta["rung"]]
     lines += [f"The {rung} rung does not apply: {why}." for rung, why in report.meta["skipped"].items()]
     if not report.crossed.empty:
-        lines.append(_crossed(report))
+        lines.append(crossed(report))
     if facts := binding(report):
         lines += facts.summary()
     if not report.asked.empty:
-        lines.append(_asked(report))
+        lines.append(asked(report))
     if not report.transfer.empty:
-        lines.append(_transfer(report))
+        lines.append(transfer(report))
     if not report.false_alarms.empty:
-        lines.append(_alarms(report))
+        lines.append(alarms(report))
     return lines
 
 
@@ -46,17 +39,12 @@ def claim(report: ProbeReport) -> str:
     if report.crossed.empty:
         return clause
     shares = [f"on `{row['split']}` {Estimate(row['wins'], row['wins_low'], row['wins_high'], row['n'], 'quadruple')}"
-              for row in _chosen_quadruples(report)]  # fmt: skip
+              for row in chosen_quadruples(report)]  # fmt: skip
     shown = report.meta.get("beyond_binding")
     beyond = (
         "" if not shown else (": affect beyond binding" if shown["low"] > 0 else ": no affect beyond binding is shown")
     )
     return f"{clause}; of the quadruples it wins {', '.join(shares)}{beyond}" if shares else clause
-
-
-def plain(line: str) -> str:
-    """A Markdown sentence without its marks."""
-    return re.sub(r"\*\*|`", "", line)
 
 
 def verdict(difference: Estimate) -> str:
@@ -179,91 +167,5 @@ def _rung(report: ProbeReport, rung: str) -> str:
     return f"With {_folds(rung)} held out{note} the probe reaches {score} ({beside}; difference {signed(gap)})."
 
 
-def _chosen_quadruples(report: ProbeReport) -> list[Json]:
-    """The rows of the chosen layer, one a split."""
-    table = report.crossed
-    rows = table[(table["method"] == report.main) & table["chosen"]]
-    found = [row for split in SPLITS for row in rows[rows["split"] == split].to_dict("records")]
-    return [{str(k): v for k, v in row.items()} for row in found]
-
-
-def _crossed(report: ProbeReport) -> str:
-    meta, said = report.meta, []
-    for row in _chosen_quadruples(report):
-        share = Estimate(row["wins"], row["wins_low"], row["wins_high"], int(row["n"]), "quadruple")
-        said.append(
-            f"{share} of {share.n} `{row['split']}` quadruples (sign-flip p = {row['p']:.3f}, "
-            f"{row['p_adjusted']:.3f} over all layers; the least that {share.n} can give is "
-            f"{row['attainable']:.4f})"
-        )
-    line = (
-        f"Trained on vignettes and read over the {meta['crossed_position']} at layer {meta['crossed_layer']}, "
-        "the probe wins " + " and ".join(said)
-    )
-    beyond = meta.get("beyond_binding")
-    if not beyond:
-        return line + "."
-    gap = Estimate(beyond["value"], beyond["low"], beyond["high"], beyond["n"], "quadruple", beyond["p"])
-    shown = "affect beyond binding is shown" if gap.low > 0 else "**no affect beyond binding is shown**"
-    return f"{line}. `crossed` minus `crossed_fact`: {signed(gap)} standard deviations of d, so {shown}."
-
-
-def _alarms(report: ProbeReport) -> str:
-    names = {"decoys": "decoys (emotion words, no emotion)", "vivid_neutral": "vivid scenes without affect"}
-    parts = []
-    chosen = report.false_alarms[report.false_alarms["method"] == report.main]
-    for row in chosen.to_dict("records"):
-        share = Estimate(row["share"], row["low"], row["high"], row["n"], "item")
-        parts.append(f"{share} of {share.n} {names[row['split']]}")
-    return f"The layer-{report.probes.layer} probe calls emotional: {'; '.join(parts)}."
-
-
 def _folds(rung: str) -> str:
     return "single items" if rung == "random" else f"whole {UNITS[rung]}"
-
-
-def signed(gap: Estimate) -> str:
-    """A difference with its sign.
-
-    >>> signed(Estimate(0.1, -0.02, 0.22, 32, "scene"))
-    '+0.10 [-0.02, +0.22]'
-    """
-    return f"{gap.value:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
-
-
-def binding(report: ProbeReport) -> "TwoByTwo | None":
-    """The quadruples by whether the facts were bound and whether affect followed, where the checks were asked."""
-    from affectlens.probing.prompting.two_by_two import bound_or_not
-
-    if report.checks.empty or report.quadruples.empty:
-        return None
-    crossed = report.quadruples[report.quadruples["split"] == "crossed"]
-    return bound_or_not(report.checks, crossed.set_index("group")["d"], seed=report.meta["seed"])
-
-
-def _asked(report: ProbeReport) -> str:
-    """What asking gives beside reading."""
-    table = report.asked[
-        (report.asked["wording"] == "mean")
-        & (report.asked["calibration"] == "batch")
-        & (report.asked["metric"] == report.meta["metric"])
-    ]
-    parts = []
-    for row in table.to_dict("records"):
-        given = f"{row['shots']} exemplars of each class" if row["shots"] else "no exemplars"
-        parts.append(f"{given} {Estimate(row['value'], row['low'], row['high'], int(row['n']), row['unit'])}")
-    mass = float(table["mass"].median())
-    return (
-        f"Asked instead of read, by the log-probability of the labels over {len(report.asked['wording'].unique()) - 1} "
-        f"wordings: {'; '.join(parts)}. The labels hold {mass:.2g} of the model's answer (median)."
-    )
-
-
-def _transfer(report: ProbeReport) -> str:
-    cells = report.transfer_cells()
-    parts = [
-        f"{trained} to {tested} {cells[report.main, trained, tested]} (words {cells['tfidf', trained, tested]})"
-        for trained, tested in (("keyword-rich", "keyword-free"), ("keyword-free", "keyword-rich"))
-        if (report.main, trained, tested) in cells
-    ]
-    return f"Transfer to other domains: {'; '.join(parts)}."

@@ -22,6 +22,8 @@ from affectlens.probing import ProbeReport, probe
 from affectlens.probing.compare_cli import compare as command
 from affectlens.probing.compare_cli import differences, facts, page, stands, wide
 from affectlens.probing.comparing import AGREEMENT, LESS, SAME, Comparison, compare, paired, unpaired
+from affectlens.probing.parts import Stage, stage
+from affectlens.probing.targets import select
 from affectlens.run import Run
 from affectlens.stats import Estimate
 from tests.conftest import activations, battery_frame
@@ -150,19 +152,26 @@ def test_the_difference_is_that_of_scikit_learn_fold_by_fold(base: Path, better:
     assert row(compare(base, better))["value"] == pytest.approx(pieces[1] - pieces[0])
 
 
-def test_p_is_that_of_exchanging_the_runs_in_whole_domains(base: Path, report: ProbeReport, tmp_path: Path) -> None:
+def table_of(logits: np.ndarray, y: np.ndarray, fold: np.ndarray, cluster: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({"y": y, "fold": fold, "cluster": cluster, "logit_0": logits})
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_p_is_that_of_exchanging_two_runs_in_whole_domains(seed: int) -> None:
     """Folds are domains of one size here, so the flips are exact: do them, and count."""
-    other = write(tmp_path / "other", reading(report, drawn(report, 0.6, 5), model="other"))
-    kept = [pd.read_parquet(f / "results" / "affect.held_out.parquet") for f in (base, other)]
-    one, two = (h[(h["rung"] == "domain") & (h["reader"] == "logistic")].reset_index(drop=True) for h in kept)
+    domain, y = np.repeat(np.arange(7), 8), np.tile([0, 1], 28)
+    rng = np.random.default_rng(seed)
+    ours, theirs = (table_of(y * s + rng.normal(size=56), y, domain, domain) for s in (1.0, 0.6))
     gaps = []
-    for swap in product((False, True), repeat=8):
-        at = np.array(swap)[one["cluster"].to_numpy()]
-        a, b = (x.assign(logit_0=np.where(at, y["logit_0"], x["logit_0"])) for x, y in ((one, two), (two, one)))
-        gaps.append(worth(b) - worth(a))
-    share = float(np.mean(np.abs(gaps) >= abs(gaps[0]) - 1e-9))
-    assert 0.01 < share < 0.9
-    assert row(compare(base, other))["p"] == pytest.approx(share)
+    for swap in product((False, True), repeat=7):
+        at = np.array(swap)[domain]
+        a, b = (x.assign(logit_0=np.where(at, z["logit_0"], x["logit_0"])) for x, z in ((ours, theirs), (theirs, ours)))
+        gaps.append(worth(a) - worth(b))
+    found = paired(ours, theirs, "domain")
+    assert found.value == pytest.approx(gaps[0])
+    assert found.p == pytest.approx(np.mean(np.abs(gaps) >= abs(gaps[0]) - 1e-9))
+    assert found.p is not None
+    assert 2 / 2**7 < found.p < 1
 
 
 def test_the_order_of_rows_and_the_numbers_of_folds_mean_nothing(better: Path, base: Path, tmp_path: Path) -> None:
@@ -234,10 +243,6 @@ def test_what_may_be_said_of_a_difference() -> None:
     assert "corrected test does not" in stands(replace(sure, p_adjusted=0.06))
 
 
-def table_of(logits: np.ndarray, y: np.ndarray, fold: np.ndarray, cluster: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame({"y": y, "fold": fold, "cluster": cluster, "logit_0": logits})
-
-
 def test_two_perfect_runs_may_still_differ() -> None:
     y, scene = np.tile([0, 1], 6), np.repeat(np.arange(6), 2)
     one, two = (table_of(y * s + 0.0, y, scene * 0, scene) for s in (1.0, 2.0))
@@ -255,7 +260,8 @@ def test_the_test_keeps_its_level_and_the_interval_covers() -> None:
     for seed in range(150):
         rng = np.random.default_rng(seed)
         shared = y + rng.normal(size=48) + rng.normal(size=24)[scene]
-        found = paired(*(table_of(shared + rng.normal(size=48), y, scene % 4, scene) for _ in range(2)), "scene")
+        one, two = (table_of(shared + rng.normal(size=48), y, scene % 4, scene) for _ in range(2))
+        found = paired(one, two, "scene")
         hits += found.p is not None and found.p <= 0.05
         covered += found.low <= 0 <= found.high
     assert stats.binomtest(hits, 150, 0.05, alternative="greater").pvalue > 0.01
@@ -275,7 +281,8 @@ def test_agreement_is_spearmans_and_sees_no_scale(base: Path, better: Path, tmp_
     found = compare(base, better)
     kept = [ProbeReport.load(folder, "affect") for folder in (base, better)]
     one, two = (r.held_out[chosen(r)].sort_values("id") for r in kept)
-    folds = [stats.spearmanr(a["logit_0"], b["logit_0"]).statistic
+    oracle: Any = stats.spearmanr
+    folds = [oracle(a["logit_0"], b["logit_0"]).statistic
              for (_, a), (_, b) in zip(one.groupby("fold"), two.groupby("fold"), strict=True)]  # fmt: skip
     every, inside = (row(found, AGREEMENT, case=case) for case in ("all items", "items of one label"))
     assert every["value"] == pytest.approx(np.mean(folds))
@@ -288,28 +295,40 @@ def test_agreement_is_spearmans_and_sees_no_scale(base: Path, better: Path, tmp_
 
 
 @pytest.mark.parametrize("target", ["category", "intensity"])
-def test_classes_and_steps_are_paired_as_they_were_scored(target: str, tmp_path: Path) -> None:
-    """The score that is rebuilt from the logits is the run's own, or the runs would be unpaired."""
+def test_classes_and_steps_are_paired_as_they_were_scored(target: str, report: ProbeReport, tmp_path: Path) -> None:
+    """The score that is rebuilt from the logits is the rung's own, or the runs would be unpaired."""
     frame = battery_frame(24, 8)
-    if target == "intensity":
-        more = [
-            frame[frame["role"] == "neutral"].assign(role=r, id=lambda f, r=r: f["group"] + r)
-            for r in ("mild", "moderate")
-        ]
-        frame = pd.concat([frame, *more], ignore_index=True)
-        steps = frame["role"].map({"neutral": 0, "mild": 1, "moderate": 2, "emotional": 3}).to_numpy()
-    else:
-        steps = pd.factorize(frame["emotion"])[0]
-    folders = []
+    neutral = frame[frame["role"] == "neutral"]
+    more = [neutral.assign(role=role, id=neutral["group"] + role) for role in ("mild", "moderate")]
+    frame = pd.concat([frame, *more], ignore_index=True)
+    asked = select(frame, target)
+    readings = []
     for seed in (0, 1):
-        x = np.random.default_rng(seed).normal(size=(len(frame), 1, 8))
-        x[np.arange(len(frame)), 0, steps] += 2.0
-        found = probe(activations(frame, x), target=target, rungs=("pair", "domain"), progress=False)
-        folders.append(write(tmp_path / str(seed), found))
-    found = compare(*folders)
+        rng, tables = np.random.default_rng(seed), []
+        for rung in ("pair", "domain"):
+            part = stage(frame, asked, rung)
+            assert isinstance(part, Stage)
+            signal = np.eye(3)[asked.y] if asked.classes else asked.y[:, None]
+            logits = signal + rng.normal(size=signal.shape)
+            columns = {f"logit_{k}": one for k, one in enumerate(logits.T)}
+            reader = "logistic" if asked.classes else "ridge"
+            tables.append(pd.DataFrame({
+                "rung": rung, "reader": reader, "id": asked.items["id"].to_numpy(), "y": asked.y.astype(float),
+                "fold": part.part.folds, "cluster": part.clusters, **columns,
+            }))  # fmt: skip
+            value = float(part.worth(logits)(np.ones((1, part.n)))[0])
+        scores = report.scores.replace({"reader": {"logistic": reader}}).copy()
+        scores.loc[(scores["kind"] == "probe") & (scores["layer"] == -1), "value"] = value
+        meta = report.meta | {"target": target, "classes": list(asked.classes), "model": f"m{seed}"}
+        probes = replace(report.probes, target=target, weights={reader: report.probes.weights[reader]},
+                         bias={reader: report.probes.bias[reader]})  # fmt: skip
+        whole = replace(report, meta=meta, scores=scores, probes=probes, held_out=pd.concat(tables, ignore_index=True))
+        readings.append(write(tmp_path / str(seed), whole))
+    found = compare(*readings)
     assert row(found)["note"] == "paired"
     assert row(found)["value"] == pytest.approx(row(found, "score")["value"] - row(found, "score", 0)["value"])
-    assert row(found, AGREEMENT, case="all items")["value"] > 0
+    assert row(found)["value"] != 0
+    assert row(found, AGREEMENT, case="all items")["low"] > 0
 
 
 def test_what_stands_beside_is_shown_for_each_run(base: Path, report: ProbeReport, tmp_path: Path) -> None:
@@ -339,18 +358,20 @@ def test_what_stands_beside_is_shown_for_each_run(base: Path, report: ProbeRepor
     assert (
         "Quadruples won, side by side and not tested: crossed, `planted (full)` 0.25 [0.10, 0.90]." in found.summary()
     )
-    shown = wide(found).set_index("quantity")
+    shown: Any = wide(found).set_index("quantity")
     assert shown.loc["asked: 0 exemplars of each class", ["planted (base)", "planted (full)"]].tolist() == [
         "", "0.60 [0.50, 0.70]",
     ]  # fmt: skip
 
 
 def test_curves_share_a_depth_from_nothing_to_one(base: Path, report: ProbeReport, tmp_path: Path) -> None:
-    deep = probe(activations(battery_frame(), planted(1).repeat(2, axis=1)), rungs=("pair", "domain"), progress=False)
+    twice = report.scores.assign(layer=report.scores["layer"].map(lambda layer: max(2 * layer, -1)))
+    deep = replace(reading(report, n_layers=5), scores=twice)
     found = compare(base, write(tmp_path / "deep", deep))
-    depths = found.layers.groupby("run")["depth"].apply(list)
-    assert depths["planted (base)"] == [0, 0.5, 1]
-    np.testing.assert_allclose(depths["planted (deep)"], np.arange(6) / 5)
+    layers: Any = found.layers.set_index("run")
+    assert layers.loc["planted (base)", "depth"].tolist() == [0, 0.5, 1]
+    assert layers.loc["planted (deep)", "depth"].tolist() == [0, 0.5, 1]
+    assert layers.loc["planted (deep)", "layer"].tolist() == [0, 2, 4]
     traces: Any = found.plot().data
     assert {"planted (base)", "planted (deep)"} <= {trace.name for trace in traces}
     assert any("floor" in (trace.name or "") for trace in traces)
@@ -416,8 +437,10 @@ def test_mistakes_end_with_one_sentence_and_exit_code_2(
 
     monkeypatch.setattr(cli, "app", app)
     (tmp_path / "note.txt").write_text("mine")
-    mistakes = {"not 1": [base], "not a run folder": [base, tmp_path], "has no target": [base, base, "--target", "joy"],
-                "is a file and no .html": [base, base, "--out", tmp_path / "note.txt"]}  # fmt: skip
+    mistakes: dict[str, list[object]] = {
+        "not 1": [base], "not a run folder": [base, tmp_path], "has no target": [base, base, "--target", "joy"],
+        "is a file and no .html": [base, base, "--out", tmp_path / "note.txt"],
+    }  # fmt: skip
     for said, given in mistakes.items():
         monkeypatch.setattr(sys, "argv", ["affectlens", "compare", *map(str, given)])
         with pytest.raises(SystemExit) as ended:

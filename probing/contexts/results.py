@@ -193,7 +193,7 @@ class Formats:
 
 
 def _said(result: Result) -> str:
-    from affectlens.probing.words import plain
+    from affectlens.probing.names import plain
 
     return "\n".join(plain(line) for line in result.summary())
 

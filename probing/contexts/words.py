@@ -3,7 +3,7 @@
 import pandas as pd
 
 from affectlens.probing.contexts.results import NEUTRAL, NONE, Formats, Malleability, Persistence
-from affectlens.probing.words import signed
+from affectlens.probing.names import signed
 from affectlens.stats import Estimate, detectable
 
 LEVEL = 0.05

@@ -5,8 +5,8 @@ words are the 115 of the Glasgow Norms extract. The carriers speak of the word a
 carrier adds to every word is removed; what is left is averaged over carriers.
 
 Whether a word is a noun or an adjective is a strong direction in a language model, and it takes one of the first two
-components if both are there. So analyses keep the nouns (91 of the 115) unless told otherwise, which also leaves no two
-words of one stem such as sad and sadness.
+components if both are there. So analyses keep the nouns (91 of the 115) unless told otherwise, which also leaves few
+words of one stem, such as sad and sadness.
 """
 
 import hashlib

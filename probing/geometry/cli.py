@@ -36,7 +36,7 @@ def geometry(
     Example: affectlens geometry smollm2-135m --battery starter
     """
     from affectlens.probing.geometry.study import study
-    from affectlens.probing.words import plain
+    from affectlens.probing.names import plain
 
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     name = model.rstrip("/").replace("/", "_").lstrip(".") or "model"

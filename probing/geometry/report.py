@@ -131,7 +131,7 @@ class GeometryReport:
         return cls(meta, tables)
 
     def __repr__(self) -> str:
-        from affectlens.probing.words import plain
+        from affectlens.probing.names import plain
 
         return "\n".join(plain(line) for line in self.summary())
 

@@ -57,12 +57,15 @@ def geometry(
         acts: pooled activations of a battery.
         layer: the layer that sentences and pictures speak of, fixed before anything is seen; by default the one at two
             thirds of those captured.
-        terms: activations of :func:`affectlens.probing.geometry.terms` in the same model, for the geometry of emotion
-        words. against: activations of the same battery in another model, for CKA. position: of the battery's
-        activations; the first captured by default. terms_position: of the terms'; the first captured by default.
-        site: a name without its layer; the first captured by default. norms: valence, arousal and dominance by name;
-        the Glasgow Norms by default. seed: of every random order. draws: random orders of names where there are more
-        than eight.
+        terms: activations of :func:`affectlens.probing.geometry.terms` in the same model: the geometry of emotion
+            words, of which the nouns are kept.
+        against: activations of the same battery in another model, for CKA.
+        position: of the battery's activations; the first captured by default.
+        terms_position: of the terms'; the first captured by default.
+        site: a name without its layer; the first captured by default.
+        norms: valence, arousal and dominance by name; the Glasgow Norms by default.
+        seed: of every random order.
+        draws: random orders of names where there are more than eight.
 
     Returns:
         A report that prints and draws itself; every number is a row of one of its ``tables``.

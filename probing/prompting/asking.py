@@ -8,8 +8,9 @@
    probe's logits (:mod:`affectlens.probing.prompting.answers`).
 
 Cost, in tokens that the model reads: for each wording and item its text and about 40 more, and in few-shot the
-exemplars once a fold, not once an item (:mod:`affectlens.probing.prompting.prefixes`); ``Asked.tokens`` counts them. Affect on
-``starter`` (64 items) with SmolLM2's template takes 13,332 tokens zero-shot, 22,466 with two exemplars a class.
+exemplars once a fold, not once an item (:mod:`affectlens.probing.prompting.prefixes`); ``Asked.tokens`` counts them.
+Affect on ``starter`` (64 items) with SmolLM2's template takes 13,332 tokens zero-shot, 22,466 with two exemplars a
+class.
 """
 
 import numpy as np

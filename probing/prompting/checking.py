@@ -7,7 +7,8 @@ and no in the other two. With the margin log P(yes) - log P(no), averaged over w
     d_check = sum over the four cells of (+1 where yes is right, -1 where no is right) x margin,
 
 in which a bias towards yes or no, of the model or of the question, cancels. The facts are bound if d_check > 0; that
-d_check is 0 on average, as it is without binding, is tested by sign flips (:mod:`affectlens.probing.prompting.two_by_two`).
+d_check is 0 on average, as it is without binding, is tested by sign flips
+(:mod:`affectlens.probing.prompting.two_by_two`).
 
 Cost: each cell's text and about 60 more tokens (in a chat template) under each of two wordings.
 """

@@ -1,9 +1,9 @@
 """Bound or not, followed or not: where a model fails ``crossed``, did the facts fail to bind, or affect to follow?
 
-Quadruples are counted by whether the facts were bound (:mod:`affectlens.probing.prompting.checking`) and whether the affect
-score followed (d > 0 on the same quadruple). Shares have exact intervals (Clopper and Pearson 1934), rows are compared
-by Fisher's exact test, and the interval of their difference is put together from the exact ones of the two shares
-(Newcombe 1998, method 10, with exact limits in place of Wilson's).
+Quadruples are counted by whether the facts were bound (:mod:`affectlens.probing.prompting.checking`) and whether the
+affect score followed (d > 0 on the same quadruple). Shares have exact intervals (Clopper and Pearson 1934), rows are
+compared by Fisher's exact test, and the interval of their difference is put together from the exact ones of the two
+shares (Newcombe 1998, method 10, with exact limits in place of Wilson's).
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from scipy import stats
 
 from affectlens.errors import BatteryError
 from affectlens.probing.crossed import SPLITS
-from affectlens.probing.words import signed
+from affectlens.probing.names import signed
 from affectlens.stats import Estimate, binomial, sign_flips
 
 if TYPE_CHECKING:
