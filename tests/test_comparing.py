@@ -268,12 +268,15 @@ def test_the_test_keeps_its_level_and_the_interval_covers() -> None:
     assert stats.binomtest(covered, 150, 0.95, alternative="less").pvalue > 0.01
 
 
-def test_an_unpaired_difference_agrees_with_the_normal_one() -> None:
-    one, two = Estimate(0.8, 0.7, 0.9, 30, "scene"), Estimate(0.6, 0.45, 0.75, 30, "scene")
+def test_an_unpaired_difference_takes_each_side_from_the_sides_that_make_it() -> None:
+    one, two = Estimate(0.8, 0.7, 0.95, 30, "scene"), Estimate(0.6, 0.4, 0.75, 25, "scene")
     found = unpaired(one, two)
-    half = np.hypot(0.1, 0.15)
-    np.testing.assert_allclose((found.value, found.low, found.high), (0.2, 0.2 - half, 0.2 + half))
-    assert found.p == pytest.approx(2 * stats.norm.sf(0.2 / (half / stats.norm.ppf(0.975))))
+    below, above = np.hypot(0.8 - 0.7, 0.75 - 0.6), np.hypot(0.95 - 0.8, 0.6 - 0.4)
+    np.testing.assert_allclose((found.value, found.low, found.high, found.n), (0.2, 0.2 - below, 0.2 + above, 55))
+    assert found.p == pytest.approx(2 * stats.norm.sf(0.2 / (below / stats.norm.ppf(0.975))))
+    back = unpaired(two, one)
+    np.testing.assert_allclose((back.value, back.low, back.high), (-0.2, -found.high, -found.low))
+    assert back.p == pytest.approx(found.p)
     assert unpaired(one, one).p == 1
 
 

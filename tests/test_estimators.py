@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from affectlens.probing.estimators_new import LDAProbe, LogisticProbe, MeanDifferenceProbe, MLPProbe, RidgeProbe
+from affectlens.probing.estimators import LDAProbe, LogisticProbe, MeanDifferenceProbe, MLPProbe, RidgeProbe
 
 LINEAR = [LogisticProbe, MeanDifferenceProbe, LDAProbe]
 CLASSIFIERS = [*LINEAR, MLPProbe]

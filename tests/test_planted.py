@@ -169,7 +169,7 @@ def test_a_topic_confound_is_said_in_words() -> None:
     values[np.arange(len(items)), 0, 8 + domain] += 4.0 * (2 * emotional - 1)
     report = probe(activations(items, values), rungs=("random", "pair", "domain"), progress=False)
     near = [report.estimate("probe", "logistic", rung) for rung in ("random", "pair")]
-    assert min(one.low for one in near) > 0.85
+    assert min(one.low for one in near) > 0.8
     assert report.headline.low <= 0.5 <= report.headline.high < 0.75
     said = [line for line in report.summary() if "With whole domains held out the score falls" in line]
     assert len(said) == 1
@@ -192,7 +192,9 @@ def test_a_planted_direction_is_recovered(method: str, most: int) -> None:
     rng, d = np.random.default_rng(2), 20
     direction, y = rng.normal(size=d), np.arange(most) % 2
     direction /= np.linalg.norm(direction)
-    mix = np.eye(d) if method == "mean_difference" else np.diag(rng.uniform(0.7, 1.4, d)) + 0.1 * rng.normal(size=(d, d))
+    mix = (
+        np.eye(d) if method == "mean_difference" else np.diag(rng.uniform(0.7, 1.4, d)) + 0.1 * rng.normal(size=(d, d))
+    )
     x = (rng.normal(size=(most, d)) @ mix + np.outer(2 * y - 1, direction) * 0.8)[:, None]
     aim = direction if method == "mean_difference" else np.linalg.solve(mix.T @ mix, direction)
     fitted = {
@@ -218,7 +220,7 @@ def test_the_planted_layers_are_chosen_small_in_p_and_above_in_the_band() -> Non
     groups, truth = np.arange(128) // 2, permuting.coded(found.part.y, 2)
     test = permuting.permute(values, found.part, lambda _: truth, groups, groups, draws=199)
     assert (test.p_adjusted <= 0.05).tolist() == [False, False, True, True, False]
-    assert test.best == 1 / 200
+    assert test.best == test.p.min() == 1 / 200
     assert test.t.argmax() == 3
 
 
@@ -264,7 +266,7 @@ def cluster_scores(
     return y, groups, scores[:, 0] if readers == 1 else scores
 
 
-SIMULATED = {8: 1000, 60: 800}
+SIMULATED = {8: 800, 60: 800}
 
 
 def simulated(n: int, folds: int, kind: str, seed: int, member: int = 0) -> Statistic:
@@ -284,7 +286,7 @@ eight = pytest.param(
 @pytest.mark.parametrize(("n", "folds"), [(8, 8), (60, 1), eight])
 def test_widths_are_those_of_fresh_data(n: int, folds: int, kind: str) -> None:
     spread = np.std([value(simulated(n, folds, kind, seed), n) for seed in range(SIMULATED[n])])
-    fresh = (simulated(n, folds, kind, 5000 + seed) for seed in range(100))
+    fresh = (simulated(n, folds, kind, 5000 + seed) for seed in range(80))
     found = [estimate(one, n, "cluster", seed=seed, bounds=None) for seed, one in enumerate(fresh)]
     wide = stats.t.ppf(0.975, n - 1) if n < 30 else stats.norm.ppf(0.975)
     errors = [(one.high - one.low) / 2 / wide for one in found]
@@ -296,10 +298,14 @@ def test_the_bands_widths_are_those_of_fresh_data(n: int, folds: int) -> None:
     def family(seed: int) -> list[Statistic]:
         return [simulated(n, folds, "difference", seed, member) for member in (0, 1)]
 
-    spread = np.std([[value(one, n) for one in family(seed)] for seed in range(SIMULATED[n] * 3 // 4)], axis=0)
-    bands = [band(family(5000 + seed), n, seed=seed, draws=400) for seed in range(80)]
+    spread = np.std([[value(one, n) for one in family(seed)] for seed in range(500)], axis=0)
+    bands = [band(family(5000 + seed), n, seed=seed, draws=400) for seed in range(60)]
     errors = np.array([(one.high - one.low) / 2 / one.critical for one in bands])
     assert np.sqrt((errors**2).mean(0)) == pytest.approx(spread, rel=0.1)
+
+
+def mean_of(values: np.ndarray) -> Statistic:
+    return lambda weights: weights @ values / weights.sum(1)
 
 
 def layers(rng: np.random.Generator, n: int, members: int = 20) -> np.ndarray:
@@ -315,13 +321,12 @@ few = pytest.param(8, marks=pytest.mark.xfail(strict=True, reason="members share
 
 @pytest.mark.parametrize("n", [few, 60])
 def test_the_band_covers_all_members_at_once(n: int) -> None:
-    rng, runs = np.random.default_rng(11), 400 if n == 8 else 200
+    rng, runs = np.random.default_rng(11), 400 if n == 8 else 150
     every, each = 0, 0.0
     for seed in range(runs):
-        values = layers(rng, n)
-        found = band([average(column, np.arange(n)) for column in values.T], n, seed=seed, draws=500)
+        found = band([mean_of(column) for column in layers(rng, n).T], n, seed=seed, draws=400)
         inside = (found.low <= 0) & (found.high >= 0)
-        every, each = every + inside.all(), each + inside.mean() / runs
+        every, each = every + bool(inside.all()), each + float(inside.mean()) / runs
     assert each > 0.97
     assert stats.binomtest(every, runs, 0.95).pvalue > 0.001
 
@@ -330,7 +335,7 @@ def test_the_band_covers_all_members_at_once(n: int) -> None:
 def test_the_detectable_effect_is_found_four_times_in_five(n: int) -> None:
     rng, runs = np.random.default_rng(n), 500 if n == 8 else 250
     drawn = rng.normal(size=(runs, n))
-    found = [estimate(average(row, np.arange(n)), n, "cluster", seed=s, bounds=None) for s, row in enumerate(drawn)]
+    found = [estimate(mean_of(row), n, "cluster", seed=seed, bounds=None) for seed, row in enumerate(drawn)]
     least = np.sqrt(np.mean([detectable(one) ** 2 for one in found]))
     share = np.mean([one.low + least > 0 for one in found])
     assert share == pytest.approx(0.8, abs=0.06)
@@ -358,7 +363,7 @@ def test_no_score_grows_with_the_norm_or_moves_with_the_mean(target: str) -> Non
             "layers": np.array(scored.layers),
             "random": np.array([worth(one) for one in drawn]),
             "network": worth(controls.network(here, part, scored.layers)),
-            "t": permuting.permute(here, part, lambda _: truth, groups, permuting.blocks(found.asked.items, part.y), draws=1).t,
+            "t": permuting.permute(here, part, lambda _: truth, groups, groups, draws=1).t,
         }
 
     def worth(logits: np.ndarray) -> np.ndarray:

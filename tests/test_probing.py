@@ -211,8 +211,9 @@ def test_topic_in_the_category_is_caught_by_the_neutral_partners() -> None:
     assert ", above its floor.**" in report.summary()[0]
     assert any("more than topic is read" in line for line in report.summary())
     lone = items[(items["role"] == "emotional") | (items["group"] != "s0")]
-    report = probe(activations(lone.reset_index(drop=True), values[lone.index]), target="category", rungs=LADDER,
-    progress=False) said = "There is no control on neutral partners: not every emotional item has one neutral partner."
+    acts = activations(lone.reset_index(drop=True), values[lone.index])
+    report = probe(acts, target="category", rungs=LADDER, progress=False)
+    said = "There is no control on neutral partners: not every emotional item has one neutral partner."
     assert said in report.summary()
 
 

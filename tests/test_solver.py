@@ -89,9 +89,9 @@ def test_span_and_space_agree(k: int) -> None:
     np.testing.assert_allclose(bias, level, atol=1e-6)
 
 
-def bad(name: str) -> tuple[np.ndarray, np.ndarray, tuple[tuple[float, ...], ...]]:
+def bad(name: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray, tuple[tuple[float, ...], ...]]:
     """Rows as language models give them, and worse."""
-    x, y = planted(60, 20 if "few" in name else 80, 2, layers=1)
+    x, y = planted(60, 20 if "few" in name else 80, 2, layers=1, seed=seed)
     c: tuple[tuple[float, ...], ...] = ((1e-2, 1.0),)
     if "outlier" in name:
         x[:, :, 3] *= 1000
@@ -128,6 +128,15 @@ def test_bad_rows(name: str) -> None:
     for column, each in enumerate(c[0]):
         want, _ = optimum(left * (size / unit), y, each * unit**2)
         assert distance(found[0, :, column].T, want @ turn / unit) < 1.5e-3
+
+
+@pytest.mark.parametrize("seed", [3, 7])
+def test_a_null_space_that_gathers_rounding(seed: int) -> None:
+    """K's eigenvalues span sixteen orders and C is large: the span fails, and K's eigenvectors take over."""
+    x, y, c = bad("outlier collinear separable unbalanced", seed)
+    spanned, free = (problem(x, y, c, spanned=spanned) for spanned in (True, False))
+    want = solve(free, tol=1e-6)[0].numpy()
+    assert distance(weights(x, spanned, solve(spanned)[0]), want) < 1.5e-3
 
 
 @pytest.mark.parametrize("k", [2, 3])

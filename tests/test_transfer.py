@@ -20,7 +20,9 @@ D = 24
 def _few_words(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Surface marks instead of TF-IDF where the floor is not what is asked: cheap."""
     if "words" not in request.node.name:
-        monkeypatch.setattr("affectlens.probing.transferring.floor", lambda _, *a, **k: floors.floor("surface", *a, **k))
+        monkeypatch.setattr(
+            "affectlens.probing.transferring.floor", lambda _, *a, **k: floors.floor("surface", *a, **k)
+        )
 
 
 def battery(n_scenes: int = 48, n_quads: int = 0, n_alarms: int = 0) -> pd.DataFrame:
@@ -60,7 +62,7 @@ def test_what_is_shared_carries_over_both_ways() -> None:
     table = transfer(activations(items, x))
     for trained in ("keyword-free", "keyword-rich"):
         for tested in ("keyword-free", "keyword-rich"):
-            assert cell(table, trained, tested)["low"] > 0.9
+            assert cell(table, trained, tested)["value"] > 0.97
     assert set(table["metric"]) == {"AUROC"}
     assert set(table["unit"]) == {"domain"}
     assert (table["n"] == 8).all()
@@ -73,13 +75,13 @@ def test_two_directions_do_not_carry_over() -> None:
     x[is_(items, "emotional"), :, 1] += 4.0
     table = transfer(activations(items, x))
     for here, there in (("keyword-free", "keyword-rich"), ("keyword-rich", "keyword-free")):
-        assert cell(table, here, here)["low"] > 0.9
+        assert cell(table, here, here)["value"] > 0.97
         assert cell(table, here, there)["low"] < 0.5
         assert cell(table, here, there)["value"] < 0.7
 
 
 def test_keyword_rich_carries_over_to_keyword_free_but_not_back() -> None:
-    """Keyword-rich texts vary so much along what is plainest in keyword-free ones that only the weaker trace is shared."""
+    """Along what is plainest in keyword-free texts the keyword-rich ones vary widely: a weaker trace is shared."""
     items = battery(96)
     x = noise(items, 2)
     x[is_(items, "keyword"), :, 0] += 5.0
@@ -162,7 +164,9 @@ def test_each_cell_stands_beside_a_reader_of_words() -> None:
     """Words that only keyword-rich texts have are read among them and tell nothing of keyword-free ones."""
     items = battery(40)
     rng = np.random.default_rng(8)
-    filler = [" ".join(rng.choice(["table", "window", "street", "paper", "garden", "river"], 4)) for _ in range(len(items))]
+    filler = [
+        " ".join(rng.choice(["table", "window", "street", "paper", "garden", "river"], 4)) for _ in range(len(items))
+    ]
     grief = np.where(is_(items, "keyword"), " grief", "")
     items["text"] = [text + str(word) for text, word in zip(filler, grief, strict=True)]
     table = transfer(activations(items, noise(items)))
@@ -192,7 +196,7 @@ def test_batteries_of_different_models_are_refused() -> None:
 
 def test_one_kind_is_not_enough() -> None:
     items = battery_frame(16)
-    with pytest.raises(BatteryError, match="transfer needs two kinds of item with target affect; there is keyword-free"):
+    with pytest.raises(BatteryError, match="needs two kinds of item with target affect; there is keyword-free"):
         transfer(activations(items, noise(items)))
 
 

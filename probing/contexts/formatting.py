@@ -24,12 +24,12 @@ from affectlens.probing.contexts.matching import (
     activations_of,
     cross_fitted,
     matched,
+    mean_difference,
     paired,
     read,
     table_of,
 )
 from affectlens.probing.contexts.results import UNIT, Formats
-from affectlens.probing.estimators import mean_difference
 from affectlens.stats import Statistic, Weights, band, estimate, less
 from affectlens.stimuli.lexical import sentences
 from affectlens.texts import Texts

@@ -26,6 +26,7 @@ from affectlens.probing.contexts.matching import (
     activations_of,
     cross_fitted,
     matched,
+    mean_difference,
     mean_of,
     paired,
     random_directions,
@@ -34,7 +35,6 @@ from affectlens.probing.contexts.matching import (
     table_of,
 )
 from affectlens.probing.contexts.results import NEUTRAL, NONE, UNIT, Malleability
-from affectlens.probing.estimators import mean_difference
 from affectlens.stats import Estimate, estimate, sign_flips
 from affectlens.texts import Texts
 from affectlens.types import Json

@@ -16,9 +16,9 @@ from affectlens.capturing import capture
 from affectlens.errors import BatteryError, StoreError
 from affectlens.metrics import average
 from affectlens.model import LensModel
-from affectlens.probing import folds
+from affectlens.probing import fits, folds
 from affectlens.probing.contexts.results import UNIT
-from affectlens.probing.estimators import Linear, mean_difference
+from affectlens.probing.linear import Linear
 from affectlens.probing.targets import select
 from affectlens.stats import AT_BOUND, Estimate, Statistic, estimate, less
 from affectlens.store import Activations
@@ -27,6 +27,17 @@ from affectlens.types import Json
 
 Fit = Callable[[np.ndarray, np.ndarray, int], Linear]  # items, classes 0 and 1, and 2: the number of classes
 RUNGS = ("domain", "pair", "author", "emotion")  # those that never split a scene
+
+
+def mean_difference(x: Float[np.ndarray, "item d"], y: Int[np.ndarray, " item"], n_classes: int) -> Linear:
+    """The difference of class means of one layer (:func:`affectlens.probing.fits.mean_difference`).
+
+    Args:
+        x: activations.
+        y: class indices.
+        n_classes: how many classes there are.
+    """
+    return fits.mean_difference(x[:, None], y, n_classes).at(0)
 
 
 @dataclass(frozen=True)

@@ -33,13 +33,13 @@ from affectlens.probing.contexts.matching import (
     activations_of,
     cross_fitted,
     matched,
+    mean_difference,
     random_directions,
     read,
     spread,
     table_of,
 )
 from affectlens.probing.contexts.results import Persistence
-from affectlens.probing.estimators import mean_difference
 from affectlens.progress import tracked
 from affectlens.sites import Site
 from affectlens.store import Activations
