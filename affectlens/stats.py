@@ -45,33 +45,51 @@ class Estimate:
 
 
 def estimate(
-    statistic: Statistic, n: int, unit: str, *, seed: int = 0, bounds: tuple[float, float] | None = (0.0, 1.0)
-) -> Estimate:
+    statistic: Statistic, n: int, unit: str, *, seed: int = 0, bounds: tuple[float, float] | None = (0.0, 1.0),
+    folds: int = 0,
+) -> Estimate:  # fmt: skip
     """The value of ``statistic`` with a cluster interval.
 
     With at least 30 clusters, a percentile bootstrap of 2,000 draws; with fewer, the jackknife's standard error and
     Student's t with n - 1 degrees of freedom. A share that sits at its bound resamples to itself, whatever n: then the
     exact binomial interval for n successes in n clusters stands in for it.
+
+    Scores from cross-validation vary more than their items show, because the folds share what they learn from. With
+    ``folds``, the interval is the jackknife's whatever n, wider by :func:`shared`.
     """
     value = float(statistic(np.ones((1, n)))[0])
     if bounds and value in bounds:
         edge = binomial(float(n) if value == bounds[1] else 0.0, n, unit)
         return Estimate(value, edge.low, edge.high, n, unit, method=AT_BOUND)
-    if n >= FEW_CLUSTERS:
+    if n >= FEW_CLUSTERS and not folds:
         draws = statistic(multinomial(n, seed))
         low, high = np.nanpercentile(draws, [2.5, 97.5])
         method = f"cluster bootstrap, {DRAWS} draws"
     else:
-        left_out = statistic(np.ones((n, n)) - np.eye(n))
-        left_out = left_out[np.isfinite(left_out)]
-        k = len(left_out)
-        error = float(np.sqrt((k - 1) / k * ((left_out - left_out.mean()) ** 2).sum())) if k > 1 else np.inf
+        part = jackknife([statistic], n)[:, 0]
+        k = int(np.isfinite(part).sum())
+        error = float(np.sqrt(np.nansum(part**2))) * shared(folds) if k > 1 else np.inf
         half = float(stats.t.ppf(0.975, k - 1)) * error if k > 1 else np.inf
         low, high = value - half, value + half
-        method = "cluster jackknife, Student's t"
+        method = "cluster jackknife, Student's t" + (f", widened for {folds} folds" if folds else "")
     if bounds:
         low, high = max(bounds[0], low), min(bounds[1], high)
     return Estimate(value, float(low), float(high), n, unit, method=method)
+
+
+def jackknife(family: Sequence[Statistic], n: int) -> Float[np.ndarray, "group member"]:
+    """Each cluster's part in the deviation of each statistic: the squares sum to the jackknife's variance."""
+    left = np.stack([one(np.ones((n, n)) - np.eye(n)) for one in family], axis=1)
+    k = np.isfinite(left).sum(0)
+    return (left - np.nansum(left, axis=0) / np.maximum(k, 1)) * np.sqrt((k - 1) / np.maximum(k, 1))
+
+
+def shared(folds: int) -> float:
+    """By how much the standard error of a cross-validated score exceeds that of its items: sqrt(1 + K / (K - 1)).
+
+    Nadeau and Bengio (2003): the variance over K folds is (1 / K + test / train) times a fold's, not 1 / K times.
+    """
+    return float(np.sqrt(1 + folds / (folds - 1))) if folds > 1 else 1.0
 
 
 @lru_cache(maxsize=4)
@@ -113,27 +131,26 @@ class Band:
     critical: float  # how many standard errors wide to each side
 
 
-def band(family: Sequence[Statistic], n: int, *, seed: int = 0, draws: int = DRAWS) -> Band:
+def band(family: Sequence[Statistic], n: int, *, seed: int = 0, draws: int = DRAWS, folds: int = 0) -> Band:
     """A simultaneous 95% band by sup-t: the half-width is one multiple of each member's standard error.
 
-    The multiple is the 95% quantile of the largest absolute standardised deviation over the family (Montiel Olea and
-    Plagborg-Moller 2019): of bootstrap draws from 30 clusters on; with fewer, of a multivariate t with n - 1 degrees of
-    freedom and the jackknife's covariance.
+    The standard errors are the jackknife's, the multiple is the 95% quantile of the largest absolute t over the family
+    (Montiel Olea and Plagborg-Moller 2019), drawn with the jackknife's covariance: below 30 clusters as clusters, each
+    member studentised anew. With ``folds`` the band is wider by :func:`shared`.
     """
     value = np.array([float(one(np.ones((1, n)))[0]) for one in family])
+    part = np.nan_to_num(jackknife(family, n))
+    error = np.sqrt((part**2).sum(0))
+    rng = np.random.default_rng(seed)
     if n >= FEW_CLUSTERS:
-        away = np.stack([one(multinomial(n, seed, draws)) for one in family], axis=1) - value
-        error = np.nanstd(away, axis=0)
+        t = rng.normal(size=(draws, n)) @ part / np.maximum(error, 1e-12)
     else:
-        left = np.stack([one(np.ones((n, n)) - np.eye(n)) for one in family], axis=1)
-        part = (left - np.nanmean(left, axis=0)) * np.sqrt((n - 1) / n)
-        error = np.sqrt(np.nansum(part**2, axis=0))
-        rng = np.random.default_rng(seed)
-        scale = np.sqrt(rng.chisquare(n - 1, size=(draws, 1)) / (n - 1))
-        away = rng.normal(size=(draws, n)) @ np.nan_to_num(part) / scale
-    worst = np.nanmax(np.abs(away) / np.maximum(error, 1e-12), axis=1)
-    critical = float(np.nanquantile(worst, 0.95))
-    return Band(value, value - critical * error, value + critical * error, critical)
+        drawn = rng.normal(size=(draws, n, n)) @ part
+        t = drawn.mean(1) / np.maximum(drawn.std(1, ddof=1) / np.sqrt(n), 1e-12)
+    t[:, error < 1e-9] = 0.0
+    critical = float(np.quantile(np.abs(t).max(1), 0.95))
+    half = critical * error * shared(folds)
+    return Band(value, value - half, value + half, critical)
 
 
 def detectable(found: Estimate) -> float:

@@ -21,6 +21,7 @@ def chosen_quadruples(report: ProbeReport) -> list[Json]:
 
 
 def crossed(report: ProbeReport) -> str:
+    """Quadruples won, beside those with nothing at stake."""
     meta, said = report.meta, []
     for row in chosen_quadruples(report):
         share = Estimate(row["wins"], row["wins_low"], row["wins_high"], int(row["n"]), "quadruple")
@@ -42,6 +43,7 @@ def crossed(report: ProbeReport) -> str:
 
 
 def alarms(report: ProbeReport) -> str:
+    """How often items without affect are called emotional."""
     names = {"decoys": "decoys (emotion words, no emotion)", "vivid_neutral": "vivid scenes without affect"}
     parts = []
     chosen = report.false_alarms[report.false_alarms["method"] == report.main]
@@ -80,6 +82,7 @@ def asked(report: ProbeReport) -> str:
 
 
 def transfer(report: ProbeReport) -> str:
+    """From keyword-rich to keyword-free items and back."""
     cells = report.transfer_cells()
     parts = [
         f"{trained} to {tested} {cells[report.main, trained, tested]} (words {cells['tfidf', trained, tested]})"

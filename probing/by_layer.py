@@ -47,6 +47,6 @@ def permuted(report: ProbeReport) -> str:
     best = int(table["layer"].to_numpy()[table["t_floor"].to_numpy().argmax()])
     return (
         "Permutation of a closed-form ridge, the best layer chosen inside each of 1,000 draws: "
-        f"p = {chance:.3f} against chance, p = {floor:.3f} against what the floor leaves of the labels (strongest at "
-        f"layer {best})."
+        f"p = {chance:.3f} against chance in these domains; p = {floor:.3f} against what the floor's predictions leave "
+        f"of the labels, strongest at layer {best} (not exact: the claim rests on the difference)."
     )

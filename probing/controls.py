@@ -68,7 +68,7 @@ def _stacked(seen: list[np.ndarray], y: np.ndarray, held: list[np.ndarray], trut
         return shift + sum(w * s * part for w, s, part in zip(weights, scale, parts, strict=False))
 
     start = np.zeros(len(seen) + 1)
-    best = minimize(lambda w: log_losses(total(w, seen), y).mean() + 1e-3 * (w[:-1] ** 2).mean(), start)
+    best = minimize(lambda w: log_losses(total(w, seen), y).mean() + 1e-3 * (w[:-1] ** 2).sum(), start)
     return log_losses(total(best.x, held), truth)
 
 

@@ -1,6 +1,7 @@
 """``probe``: from captured activations to a report with its floors, its controls and its intervals."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -53,6 +54,8 @@ def probe(
         BatteryError: too few classes, missing columns, or no rung that applies.
     """
     where = position or acts.positions[0]
+    if "group" not in acts.items:
+        acts = replace(acts, items=acts.items.assign(group=acts.items["id"]))
     if (
         acts.layers[acts.site] != tuple(range(acts.n_layers))
         or acts.at(where).ndim != 3

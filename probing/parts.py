@@ -32,6 +32,11 @@ class Stage:
         """How many clusters there are."""
         return int(self.clusters.max()) + 1
 
+    @property
+    def n_folds(self) -> int:
+        """How many folds share what they learn from."""
+        return len(np.unique(self.part.folds))
+
     def worth(self, logits: Float[np.ndarray, "item k"]) -> Statistic:
         """The target's metric of held-out logits."""
         return metric(logits, self.asked.y, compared(self.part.folds, self.asked), self.clusters)

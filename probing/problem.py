@@ -138,6 +138,7 @@ class Leading:
 
 
 def times(what: Float[Tensor, "layer c k a"], rows: Float[Tensor, "layer a b"]) -> Float[Tensor, "layer c k b"]:
+    """A product with the rows of each layer."""
     return torch.bmm(what.flatten(1, 2), rows).view(*what.shape[:3], -1)
 
 

@@ -60,7 +60,8 @@ class Rows:
         self.rows.append({"rung": self.stage.rung, "kind": kind, "reader": reader, "layer": layer} | asdict(found))
 
     def _estimate(self, statistic: Statistic, bounds: tuple[float, float] | None = (0.0, 1.0)) -> Estimate:
-        return estimate(statistic, self.stage.n, self.stage.unit, seed=self.seed, bounds=bounds)
+        stage = self.stage
+        return estimate(statistic, stage.n, stage.unit, seed=self.seed, bounds=bounds, folds=stage.n_folds)
 
 
 def score_rung(
@@ -165,9 +166,9 @@ def _by_layer(table: Rows, x: np.ndarray, found: Sweep, floor_: Sweep, least: St
     stage, part = table.stage, table.stage.part
     n_layers = x.shape[1]
     gaps = [less(stage.worth(found.logits[part.main][:, layer]), least) for layer in range(n_layers)]
-    all_at_once = band(gaps, stage.n, seed=table.seed)
+    all_at_once = band(gaps, stage.n, seed=table.seed, folds=stage.n_folds)
     groups = np.asarray(pd.factorize(stage.asked.items["group"])[0])
-    within = permuting.blocks(stage.asked.items, part.y)
+    exchange = permuting.Exchange.of(stage.asked.items, part.y)
     truth = permuting.coded(part.y, part.n_classes)
     here = x[part.rows]
     nulls = {"chance": lambda _fold: truth, "floor": permuting.beyond(floor_, part)}
@@ -176,7 +177,7 @@ def _by_layer(table: Rows, x: np.ndarray, found: Sweep, floor_: Sweep, least: St
         "low": all_at_once.low, "high": all_at_once.high,
     }  # fmt: skip
     for name, aim in nulls.items():
-        test = permuting.permute(here, part, aim, groups, within, seed=table.seed)
+        test = permuting.permute(here, part, aim, groups, exchange, seed=table.seed)
         out |= {f"t_{name}": test.t, f"p_{name}": test.p, f"p_{name}_adjusted": test.p_adjusted}
     return pd.DataFrame(out)
 

@@ -89,8 +89,13 @@ def _rated(items: pd.DataFrame, name: str) -> pd.Series | None:
     if "meta" not in items:
         return None
     keys = (name, name[0].upper())
-    found = items["meta"].map(lambda meta: next((meta[k] for k in keys if meta and k in meta), None))
-    return found.dropna().astype(float) if found.notna().mean() > 0.5 else None
+    found = pd.to_numeric(
+        items["meta"].map(lambda meta: next((meta[k] for k in keys if meta and k in meta), None)), errors="coerce"
+    )
+    if found.notna().mean() <= 0.5:
+        return None
+    kept = found[~items["split"].isin(_CROSSED) & (items["role"] != "keyword")].dropna()
+    return kept.astype(float)
 
 
 def _intensity(scenes: pd.DataFrame) -> Target:
@@ -116,6 +121,8 @@ def _column(items: pd.DataFrame, name: str) -> Target:
             f"{', '.join(c for c in items.columns if c not in ('id', 'text', 'meta'))}."
         )
     scenes = items[~items["split"].isin(_CROSSED)] if "split" in items else items
+    if {"role", "group"} <= set(items) and scenes.groupby("group")[name].nunique().max() <= 1:
+        scenes = scenes[scenes["role"] != "keyword"]  # twins of the keyword-free, for the rung split
     given = scenes[name].dropna()
     if pd.api.types.is_numeric_dtype(given) and not pd.api.types.is_bool_dtype(given) and given.nunique() > 2:
         return _ordered(name, items, given.astype(float))

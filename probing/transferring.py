@@ -63,7 +63,7 @@ def transfer(
     if len({a.fingerprint for a in captures}) > 1:
         raise BatteryError(f"transfer needs captures of one model, not of {', '.join(a.model for a in captures)}.")
     where = position or acts.positions[0]
-    items = pd.concat([a.items for a in captures], ignore_index=True)
+    items = pd.concat([_named(a, place) for place, a in enumerate(captures)], ignore_index=True)
     asked = select(acts.items, target)
     kinds = _kinds(captures, target)
     if len(kinds) < 2:
@@ -93,6 +93,11 @@ def transfer(
         for reader, found in read.items():
             rows += [_row(trained, name, reader, found[name], tests[name], items, codes, unit) for name in tests]
     return pd.DataFrame(rows)
+
+
+def _named(acts: Activations, place: int) -> pd.DataFrame:
+    """A capture's table; groups of other batteries get a name of their own."""
+    return acts.items.assign(group=f"{place}: " + acts.items["group"].astype(str)) if place else acts.items
 
 
 def _kinds(captures: Sequence[Activations], target: str) -> dict[str, Kind]:
@@ -151,7 +156,7 @@ def _row(
     logits = found.headline
     clusters = np.asarray(pd.factorize(codes[part.rows])[0])
     name, statistic = _worth(tested, logits, part, items, clusters)
-    one = estimate(statistic, int(clusters.max()) + 1, unit)
+    one = estimate(statistic, int(clusters.max()) + 1, unit, folds=len(np.unique(part.folds)))
     return {"trained": trained, "tested": tested, "reader": reader, "metric": name, "value": one.value,
             "low": one.low, "high": one.high, "n": one.n, "unit": one.unit}  # fmt: skip
 

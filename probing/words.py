@@ -127,7 +127,8 @@ def _falls(report: ProbeReport) -> list[str]:
     if report.meta["rung"] != "domain" or "pair" not in report.rungs:
         return []
     near, far = report.estimate("probe", report.main, "pair"), report.headline
-    if near.low <= far.high or far.value > near.value - 0.1:
+    beyond = [report.estimate("difference", report.strongest(rung), rung).low > 0 for rung in ("pair", "domain")]
+    if beyond != [True, False] or far.value > near.value - 0.1:
         return []
     return [
         f"**With whole domains held out the score falls from {near} to {far}: most of what was read under the pair "

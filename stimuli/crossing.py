@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from affectlens.errors import BatteryError
 from affectlens.stimuli.stimulus import CELLS
 
+ROUNDING = 1e-9  # of the cells' sizes
+
 
 def quadruples(items: pd.DataFrame, split: str) -> Int[np.ndarray, "group 4"]:
     """Rows of the table: one line a complete quadruple, in the order ax, ay, bx, by."""
@@ -26,6 +28,8 @@ def quadruples(items: pd.DataFrame, split: str) -> Int[np.ndarray, "group 4"]:
 def differences(
     scores: Float[np.ndarray, "item ..."], rows: Int[np.ndarray, "group 4"]
 ) -> Float[np.ndarray, "group ..."]:
-    """d for each quadruple."""
+    """d for each quadruple; 0 where the four cells cancel to rounding."""
     ax, ay, bx, by = (scores[rows[:, i]] for i in range(4))
-    return ax + by - ay - bx
+    d = ax + by - ay - bx
+    size = np.abs(ax) + np.abs(ay) + np.abs(bx) + np.abs(by)
+    return np.where(np.abs(d) <= ROUNDING * size, 0.0, d)

@@ -220,7 +220,6 @@ def test_valence_without_ratings_is_pleasant_against_unpleasant() -> None:
     assert select(battery_frame(20), "valence").classes == ("unpleasant", "pleasant")
 
 
-@pytest.mark.xfail(strict=True, reason="ratings take the keyword-rich twins and the quadruples along")
 def test_a_rated_target_has_the_items_that_other_targets_have() -> None:
     items = battery_frame(20, n_quads=2)
     twins = items[(items["role"] == "emotional") & (items["split"] == "vignettes")].assign(role="keyword")
@@ -305,14 +304,16 @@ def test_an_order_needs_three_values() -> None:
         select(items[items["emotion"] == "joy"].reset_index(drop=True), "arousal")
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="a column of plain texts has no scenes to resample")
-def test_plain_texts_without_scenes_are_refused() -> None:
+def test_plain_texts_are_their_own_scenes() -> None:
     from affectlens.probing import probe
     from tests.conftest import activations
 
-    plain = pd.DataFrame({"id": list("abcdefgh"), "text": ["t"] * 8, "mood": ["x", "y"] * 4})
-    with pytest.raises(BatteryError):
-        probe(activations(plain, np.zeros((8, 1, 3))), target="mood", progress=False)
+    n = 24
+    plain = pd.DataFrame({"id": [str(i) for i in range(n)], "text": ["t"] * n, "mood": ["x", "y"] * (n // 2)})
+    values = np.random.default_rng(0).normal(size=(n, 1, 3)) + 3 * (plain["mood"] == "y").to_numpy()[:, None, None]
+    report = probe(activations(plain, values), target="mood", rungs="pair", progress=False)
+    assert report.headline.n == n
+    assert report.headline.value > 0.8
 
 
 # concordance ---------------------------------------------------------------------------------------------------------

@@ -136,7 +136,6 @@ def test_quadruples_are_scored_by_how_many_are_won() -> None:
         assert (won["metric"], won["value"], won["n"]) == ("quadruples won", 1.0, 8)
 
 
-@pytest.mark.xfail(strict=True, reason="d is a rounding error instead of zero, and its sign decides")
 def test_a_reader_that_adds_up_sentences_wins_half_exactly() -> None:
     items = battery(48, n_quads=16)
     x = noise(items, 4)
@@ -200,7 +199,6 @@ def test_one_kind_is_not_enough() -> None:
         transfer(activations(items, noise(items)))
 
 
-@pytest.mark.xfail(strict=True, raises=BatteryError, reason="quadruples of two batteries are told apart by name alone")
 def test_two_batteries_may_name_their_quadruples_alike() -> None:
     items = battery(24, n_quads=8)
     first = activations(items, noise(items))
