@@ -7,7 +7,7 @@ two different formulas.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 
@@ -119,6 +119,18 @@ def less(a: Statistic, b: Statistic) -> Statistic:
         return a(weights) - b(weights)
 
     return difference
+
+
+def paired(a: Statistic, b: Statistic, n: int, unit: str, *, seed: int = 0, folds: int = 0) -> Estimate:
+    """``a`` less ``b``, resampled together; where either sits at its bound, the worst of both intervals.
+
+    At a bound every resample gives the same value, and so would their difference.
+    """
+    one, other = (estimate(statistic, n, unit, seed=seed, folds=folds) for statistic in (a, b))
+    found = estimate(less(a, b), n, unit, seed=seed, bounds=None, folds=folds)
+    if AT_BOUND in (one.method, other.method) or found.low == found.high:
+        return replace(found, low=one.low - other.high, high=one.high - other.low, method=AT_BOUND)
+    return found
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from affectlens.probing.contexts.formatting import formats
     from affectlens.probing.contexts.instructing import malleability
     from affectlens.probing.contexts.persisting import persistence
+    from affectlens.probing.estimators import LDAProbe, LogisticProbe, MeanDifferenceProbe, MLPProbe, RidgeProbe
     from affectlens.probing.ladder import probe
     from affectlens.probing.probes import Probes
     from affectlens.probing.prompting.asking import ask
@@ -20,8 +21,13 @@ if TYPE_CHECKING:
     from affectlens.probing.transferring import transfer
 
 __all__ = [
+    "LDAProbe",
+    "LogisticProbe",
+    "MLPProbe",
+    "MeanDifferenceProbe",
     "ProbeReport",
     "Probes",
+    "RidgeProbe",
     "ask",
     "bound_or_not",
     "compare",
@@ -36,7 +42,9 @@ __all__ = [
 ]
 _FROM = {
     "comparing": ("compare",), "contexts.formatting": ("formats",), "contexts.instructing": ("malleability",),
-    "contexts.persisting": ("persistence",), "ladder": ("probe",), "probes": ("Probes",), "prompting.asking": ("ask",),
+    "contexts.persisting": ("persistence",),
+    "estimators": ("LDAProbe", "LogisticProbe", "MLPProbe", "MeanDifferenceProbe", "RidgeProbe"),
+    "ladder": ("probe",), "probes": ("Probes",), "prompting.asking": ("ask",),
     "prompting.checking": ("comprehension",), "prompting.two_by_two": ("bound_or_not",), "report": ("ProbeReport",),
     "tokens.reading": ("read_tokens",), "transferring": ("transfer",), "": ("geometry",),
 }  # fmt: skip

@@ -19,12 +19,13 @@ from scipy import stats
 
 from affectlens.errors import RunError
 from affectlens.metrics import metric
-from affectlens.probing.contexts import formatting, matching
+from affectlens.probing.contexts import formatting
 from affectlens.probing.names import FLOOR_NAMES
 from affectlens.probing.report import NESTED, ProbeReport
 from affectlens.probing.study import COMMAND, reload
 from affectlens.run import Run
 from affectlens.stats import Estimate, Statistic, estimate, less, sign_flips
+from affectlens.stats import paired as subtract
 from affectlens.types import Json
 
 if TYPE_CHECKING:
@@ -216,9 +217,9 @@ def paired(ours: pd.DataFrame, theirs: pd.DataFrame, unit: str, *, seed: int = 0
     gap = less(a := _worth(ours), b := _worth(theirs))
     pseudo = n * gap(np.ones((1, n))) - (n - 1) * gap(np.ones((n, n)) - np.eye(n))
     flips = sign_flips(np.nan_to_num(pseudo)[:, None], seed=seed)
-    found = matching.paired(a, b, n, seed=seed)
+    found = subtract(a, b, n, unit, seed=seed)
     how = f"{found.method}; p: sign flips of pseudo-values, at least {flips.attainable:.2g} with so many"
-    return replace(found, unit=unit, p=float(flips.p[0]), method=how)
+    return replace(found, p=float(flips.p[0]), method=how)
 
 
 def unpaired(ours: Estimate, theirs: Estimate) -> Estimate:

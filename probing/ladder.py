@@ -66,9 +66,11 @@ def probe(
         )
     asked = targets.select(acts.items, target)
     stages, skipped = _stages(acts.items, asked, rungs, seed)
-    if not stages:
+    alone = [rung for rung in stages if rung != "split"]  # it learns from other items than it scores
+    if not alone:
+        skipped |= dict.fromkeys(stages, "it stands beside another rung only")
         raise BatteryError(f"No rung applies to {target}: " + "; ".join(f"{k}: {v}" for k, v in skipped.items()) + ".")
-    first = next((rung for rung in folds.HEADLINE if rung in stages), next(reversed(stages)))
+    first = next((rung for rung in folds.HEADLINE if rung in alone), alone[-1])
     control = _control(acts, asked)
     texts = [str(text) for text in acts.items["text"]]
     scored = {}

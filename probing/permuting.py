@@ -58,9 +58,9 @@ class Exchange:
         scenes = np.asarray(pd.factorize(items["group"])[0])
         if mixed:
             return cls(np.arange(len(items)), scenes)
-        column = items.get("domain")
-        whole = column is None or column.isna().any()
-        return cls(scenes, np.zeros(len(items), dtype=int) if whole else np.asarray(pd.factorize(column)[0]))
+        if "domain" not in items or items["domain"].isna().any():
+            return cls(scenes, np.zeros(len(items), dtype=int))
+        return cls(scenes, np.asarray(pd.factorize(items["domain"])[0]))
 
     def draw(self, draws: int, seed: int) -> Int[np.ndarray, "item draw_plus_one"]:
         """Which item's label each item gets in each draw; the first column changes nothing."""

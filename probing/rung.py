@@ -14,7 +14,7 @@ from affectlens.probing.floors import FLOORS, floor
 from affectlens.probing.parts import Stage
 from affectlens.probing.report import NESTED
 from affectlens.probing.sweep import Part, Sweep, sweep
-from affectlens.stats import AT_BOUND, Estimate, Statistic, band, estimate, less
+from affectlens.stats import Estimate, Statistic, band, estimate, less, paired
 
 Watch = Callable[[Iterable[int]], Iterable[int]]
 QUICK = 2  # methods of a rung that does not carry the headline: its main one and the mean difference
@@ -45,15 +45,9 @@ class Rows:
         self.keep(kind, reader, self._estimate(statistic, bounds), layer)
 
     def subtract(self, kind: str, reader: str, a: Statistic, b: Statistic) -> None:
-        """Keep ``a`` less ``b``, resampled together; where either sits at its bound, the worst of both intervals.
-
-        At a bound every resample gives the same value, and so would their difference.
-        """
-        one, other = self._estimate(a), self._estimate(b)
-        found = self._estimate(less(a, b), None)
-        if AT_BOUND in (one.method, other.method) or found.low == found.high:
-            found = replace(found, low=one.low - other.high, high=one.high - other.low, method=AT_BOUND)
-        self.keep(kind, reader, found)
+        """Keep ``a`` less ``b``, resampled together."""
+        stage = self.stage
+        self.keep(kind, reader, paired(a, b, stage.n, stage.unit, seed=self.seed, folds=stage.n_folds))
 
     def keep(self, kind: str, reader: str, found: Estimate, layer: int = NESTED) -> None:
         """One row."""

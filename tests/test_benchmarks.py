@@ -23,3 +23,14 @@ def test_capture_against_peers(texts: str, tmp_path: Path) -> None:
     lines = json.loads(out.read_text())["results"]
     assert [line["peer"] for line in lines] == ["affectlens", *peers]
     assert all(len(line["ratios"]) == 1 for line in lines[1:])
+
+
+def test_probes_against_scikit_learn(tmp_path: Path) -> None:
+    """Both are at the optimum, to what each promises."""
+    script, out = SCRIPT.parent / "probes.py", tmp_path / "figures.json"
+    command = [sys.executable, str(script), "--shrink", "4", "--rounds", "1", "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = json.loads(out.read_text())["results"]
+    assert len(lines) >= 5
+    assert all(line["off"] < 1e-3 for line in lines)

@@ -21,16 +21,16 @@ from affectlens.probing.contexts.matching import (
     Matched,
     cross_fitted,
     matched,
+    mean_difference,
     mean_of,
-    paired,
     random_directions,
     read,
     spread,
 )
 from affectlens.probing.contexts.persisting import BETWEEN, CONTINUATIONS, after, persistence
 from affectlens.probing.contexts.results import Formats
-from affectlens.probing.estimators import Linear, mean_difference
-from affectlens.stats import estimate
+from affectlens.probing.linear import Linear
+from affectlens.stats import estimate, paired
 from affectlens.stimuli import load_battery
 from affectlens.testing import tiny_model
 from tests.conftest import battery_frame
@@ -573,10 +573,10 @@ def test_what_formats_refuses(llama: LensModel) -> None:
 
 def test_a_difference_at_its_bound_takes_the_worst_of_both_intervals() -> None:
     ones, most = np.ones(40), np.r_[np.zeros(4), np.ones(36)]
-    gap = paired(mean_of(ones), mean_of(most), 40)
+    gap = paired(mean_of(ones), mean_of(most), 40, "scene")
     sides = [estimate(mean_of(values), 40, "scene") for values in (ones, most)]
     assert (gap.low, gap.high) == (sides[0].low - sides[1].high, 1 - sides[1].low)
-    free = paired(mean_of(most), mean_of(most[::-1].copy()), 40)
+    free = paired(mean_of(most), mean_of(most[::-1].copy()), 40, "scene")
     assert free.low < 0 == free.value < free.high
     assert free.method.startswith("cluster bootstrap")
 

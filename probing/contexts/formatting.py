@@ -25,12 +25,11 @@ from affectlens.probing.contexts.matching import (
     cross_fitted,
     matched,
     mean_difference,
-    paired,
     read,
     table_of,
 )
 from affectlens.probing.contexts.results import UNIT, Formats
-from affectlens.stats import Statistic, Weights, band, estimate, less
+from affectlens.stats import Statistic, Weights, band, estimate, less, paired
 from affectlens.stimuli.lexical import sentences
 from affectlens.texts import Texts
 from affectlens.types import Json
@@ -122,17 +121,18 @@ def transfer(
     for fitted, values in x.items():
         readers = cross_fitted(values, pairs.labels, pairs.folds, fitted=pairs.fitted, method=method)
         scores |= {(fitted, other): read(readers, x[other], pairs.folds) for other in x}
+    k = len(np.unique(pairs.folds))
     worth = {cell: auroc(one, pairs.emotional.astype(int), pairs.folds, pairs.scenes) for cell, one in scores.items()}
     across = [(a, b) for a, b in product(x, x) if a != b]
-    together = band([less(worth[a, b], worth[a, a]) for a, b in across], pairs.n, seed=seed)
+    together = band([less(worth[a, b], worth[a, a]) for a, b in across], pairs.n, seed=seed, folds=k)
     limits = dict(zip(across, zip(together.low, together.high, strict=True), strict=True))
     rows = []
     for a, b in product(x, x):
-        own = estimate(worth[a, b], pairs.n, UNIT, seed=seed)
+        own = estimate(worth[a, b], pairs.n, UNIT, seed=seed, folds=k)
         row: Json = {"fitted": a, "read": b, "auroc": own.value, "low": own.low, "high": own.high}
         if a != b:
-            drop = paired(worth[a, b], worth[a, a], pairs.n, seed=seed)
-            behind = paired(worth[a, b], worth[b, b], pairs.n, seed=seed)
+            drop = paired(worth[a, b], worth[a, a], pairs.n, UNIT, seed=seed, folds=k)
+            behind = paired(worth[a, b], worth[b, b], pairs.n, UNIT, seed=seed, folds=k)
             low, high = limits[a, b]
             row |= {
                 "drop": drop.value, "drop_low": min(drop.low, low), "drop_high": max(drop.high, high),

@@ -28,14 +28,13 @@ from affectlens.probing.contexts.matching import (
     matched,
     mean_difference,
     mean_of,
-    paired,
     random_directions,
     read,
     spread,
     table_of,
 )
 from affectlens.probing.contexts.results import NEUTRAL, NONE, UNIT, Malleability
-from affectlens.stats import Estimate, estimate, sign_flips
+from affectlens.stats import Estimate, estimate, paired, sign_flips
 from affectlens.texts import Texts
 from affectlens.types import Json
 
@@ -184,7 +183,7 @@ def _changes(
     wins = {name: within(pairs, scores[name]) for name in (*names, against)}
     flips = sign_flips(np.stack([wins[name] - wins[against] for name in names], axis=1), seed=seed)
     for i, name in enumerate(names):
-        found = paired(mean_of(wins[name]), mean_of(wins[against]), pairs.n, seed=seed)
+        found = paired(mean_of(wins[name]), mean_of(wins[against]), pairs.n, UNIT, seed=seed)
         rows.append(_row("auroc_change", name, against, found, flips.p[i], flips.p_adjusted[i]))
     return rows
 

@@ -6,7 +6,7 @@ the fold's items in the new one. The folds are the same in every context, so tha
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,9 @@ from affectlens.errors import BatteryError, StoreError
 from affectlens.metrics import average
 from affectlens.model import LensModel
 from affectlens.probing import fits, folds
-from affectlens.probing.contexts.results import UNIT
 from affectlens.probing.linear import Linear
 from affectlens.probing.targets import select
-from affectlens.stats import AT_BOUND, Estimate, Statistic, estimate, less
+from affectlens.stats import Statistic
 from affectlens.store import Activations
 from affectlens.texts import Texts, as_table
 from affectlens.types import Json
@@ -215,15 +214,3 @@ def table_of(given: Activations | Texts, model: LensModel, layer: int) -> tuple[
 def mean_of(values: Float[np.ndarray, " group"]) -> Statistic:
     """The mean over scenes, as a function of their weights."""
     return average(values, np.arange(len(values)))
-
-
-def paired(a: Statistic, b: Statistic, n: int, *, seed: int = 0) -> Estimate:
-    """``a`` less ``b``, shares of the same scenes; where either is at its bound, the worst of both intervals.
-
-    At a bound every resample gives the same value, and so would their difference.
-    """
-    one, other = (estimate(statistic, n, UNIT, seed=seed) for statistic in (a, b))
-    gap = estimate(less(a, b), n, UNIT, seed=seed, bounds=None)
-    if AT_BOUND in (one.method, other.method) or gap.low == gap.high:
-        return replace(gap, low=one.low - other.high, high=one.high - other.low, method=AT_BOUND)
-    return gap
