@@ -15,7 +15,7 @@ def reach(report: ProbeReport) -> str:
     above = (report.layers["low"] > 0).to_numpy()
     layers = report.layers["layer"].to_numpy()
     if not above.any():
-        return "at no layer above the floor"
+        return "no single layer is above the floor"
     if above.all():
         return "above the floor at every layer"
     if above[-1] and above[int(np.argmax(above)) :].all():

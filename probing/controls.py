@@ -28,6 +28,7 @@ from affectlens.stimuli.lexical import FUNCTION_WORDS, words
 
 DIRECTIONS = 199
 _SMALL = 0.25  # a word in more than this share of the texts is no key
+_INTERRUPTED = "Training interrupted"
 _COVERED = 0.8  # of the items, that keys are sought for
 
 
@@ -145,7 +146,11 @@ def network(
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(x[train, layer], part.y[train])
+            warnings.filterwarnings("error", message=_INTERRUPTED)
+            try:
+                model.fit(x[train, layer], part.y[train])
+            except UserWarning:  # scikit-learn makes a warning of Ctrl-C
+                raise KeyboardInterrupt from None
         out[~train] = _said(model, x[~train, layer], part)
     return out
 

@@ -8,9 +8,9 @@ ASKED = {
     "affect": "Whether a text evokes an emotion",
     "category": "Which emotion a text evokes",
     "valence": "Whether an emotional text is pleasant or unpleasant",
-    "arousal": "How arousing the emotion of a text is",
-    "dominance": "How much control the emotion of a text gives",
-    "intensity": "How intense the emotion of a text is, among versions of one scene",
+    "arousal": "The arousal of the emotion that a text evokes",
+    "dominance": "The dominance of the emotion that a text evokes",
+    "intensity": "The intensity of the emotion, among versions of one scene,",
 }
 FLOOR_NAMES = {"tfidf": "TF-IDF words", "function_words": "function words", "surface": "surface marks"}
 METHOD_NAMES = {

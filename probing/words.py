@@ -34,7 +34,7 @@ def summary(report: ProbeReport) -> list[str]:
 
 def claim(report: ProbeReport) -> str:
     """The claim that survives, as one clause for the head of a report."""
-    where = "" if report.layers.empty else ", " + reach(report)
+    where = "" if report.layers.empty else f" ({reach(report)})"
     clause = f"**{report.target}** is {_stands(report)}{where}"
     if report.crossed.empty:
         return clause
@@ -73,10 +73,14 @@ def _headline(report: ProbeReport) -> str:
 def _stands(report: ProbeReport) -> str:
     """The verdict of the headline: what its floor and its control leave of it."""
     stands = verdict(report.estimate("difference", report.strongest_floor))
-    control = report.has("control", "neutral_pseudo_label")
-    if stands == "above its floor" and control and _beyond_control(report).low <= 0:
+    if stands != "above its floor" or not report.has("control", "neutral_pseudo_label"):
+        return stands
+    if _beyond_control(report).low <= 0:
         return "above its floor but not above its neutral partners, so topic could explain it"
-    return stands
+    partners, chance = report.estimate("control", "neutral_pseudo_label"), report.meta["chance"]
+    if partners.low <= chance:
+        return stands
+    return f"above its floor and above its neutral partners, which alone give {partners} of it"
 
 
 def _floor(report: ProbeReport) -> str:
@@ -123,17 +127,20 @@ def _baselines(report: ProbeReport) -> list[str]:
 
 
 def _falls(report: ProbeReport) -> list[str]:
-    """That the score does not carry over to held-out topics, if that is so."""
-    if report.meta["rung"] != "domain" or "pair" not in report.rungs:
-        return []
-    near, far = report.estimate("probe", report.main, "pair"), report.headline
-    beyond = [report.estimate("difference", report.strongest(rung), rung).low > 0 for rung in ("pair", "domain")]
-    if beyond != [True, False] or far.value > near.value - 0.1:
-        return []
-    return [
-        f"**With whole domains held out the score falls from {near} to {far}: most of what was read under the pair "
-        "rung is topic, and does not carry over.**"
-    ]
+    """That the score does not carry over to held-out topics, or to held-out emotions, if that is so."""
+    pairs = (
+        ("pair", "domain", "most of what was read under the pair rung is topic, and does not carry over"),
+        (report.meta["rung"], "emotion", "what is read belongs to the emotions that were learnt from, and no new one"),
+    )
+    lines = []
+    for near, far, meaning in pairs:
+        if near == far or not {near, far} <= set(report.rungs):
+            continue
+        beyond = [report.estimate("difference", report.strongest(rung), rung).low > 0 for rung in (near, far)]
+        here, there = (report.estimate("probe", report.main, rung) for rung in (near, far))
+        if beyond == [True, False] and there.value < here.value - 0.1:
+            lines.append(f"**With whole {UNITS[far]} held out the score falls from {here} to {there}: {meaning}.**")
+    return lines
 
 
 def _beyond_control(report: ProbeReport) -> Estimate:

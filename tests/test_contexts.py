@@ -525,7 +525,7 @@ def test_simultaneous_intervals_hold_the_pointwise_ones_and_scale_does_not_matte
         assert (row["drop_low"] + row["drop_high"]) / 2 == pytest.approx(row["drop"], abs=0.03)
     assert worth["c", "c"] - worth["a", "a"] > 0.15
     pointwise = across["behind_high"] - across["behind_low"]
-    assert (across["drop_high"] - across["drop_low"]).mean() > pointwise.mean()
+    assert (across["drop_high"] - across["drop_low"]).median() > pointwise.median()  # but for cells at a bound
 
 
 def test_correlation_is_pearsons_within_folds() -> None:

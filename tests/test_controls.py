@@ -316,6 +316,19 @@ def test_plain_texts_are_their_own_scenes() -> None:
     assert report.headline.value > 0.8
 
 
+def test_ctrl_c_stops_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.neural_network import MLPClassifier
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MLPClassifier, "_backprop", stopped)
+    x, y = np.random.default_rng(0).normal(size=(24, 1, 4)), np.arange(24) % 2
+    part = Part(np.arange(24), y, 2, np.arange(24) // 2, np.arange(24) // 2 % 4)
+    with pytest.raises(KeyboardInterrupt):
+        controls.network(x, part, (0, 0, 0, 0))
+
+
 # concordance ---------------------------------------------------------------------------------------------------------
 
 
