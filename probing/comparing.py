@@ -215,11 +215,10 @@ def paired(ours: pd.DataFrame, theirs: pd.DataFrame, unit: str, *, seed: int = 0
     if np.array_equal(_logits(ours), _logits(theirs)):
         return Estimate(0.0, 0.0, 0.0, n, unit, p=1.0, method=SAME)
     gap = less(a := _worth(ours), b := _worth(theirs))
-    pseudo = n * gap(np.ones((1, n))) - (n - 1) * gap(np.ones((n, n)) - np.eye(n))
-    flips = sign_flips(np.nan_to_num(pseudo)[:, None], seed=seed)
-    found = subtract(a, b, n, unit, seed=seed)
-    how = f"{found.method}; p: sign flips of pseudo-values, at least {flips.attainable:.2g} with so many"
-    return replace(found, p=float(flips.p[0]), method=how)
+    pseudo = np.nan_to_num(n * gap(np.ones((1, n))) - (n - 1) * gap(np.ones((n, n)) - np.eye(n)))
+    flips = sign_flips(pseudo[:, None], seed=seed)
+    found = subtract(a, b, n, unit, seed=seed, folds=ours["fold"].nunique())
+    return replace(found, p=float(flips.p[0]), method=f"{found.method}; p: sign flips, at least {flips.attainable:.2g}")
 
 
 def unpaired(ours: Estimate, theirs: Estimate) -> Estimate:

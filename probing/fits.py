@@ -35,8 +35,8 @@ class Standard:
     spread: Float[Tensor, "layer 1 d"]
 
     @classmethod
-    def of(cls, x: Values, scale: bool, device: str | torch.device = "cpu") -> "Standard":
-        rows = torch.as_tensor(np.moveaxis(x, 1, 0), device=device).to(torch.float64, copy=True).contiguous()
+    def of(cls, x: Values, scale: bool) -> "Standard":
+        rows = torch.as_tensor(np.moveaxis(x, 1, 0)).to(torch.float64, copy=True).contiguous()
         mean = rows.mean(1, keepdim=True)
         rows -= mean
         if not scale:

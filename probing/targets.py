@@ -79,11 +79,6 @@ def select(items: pd.DataFrame, name: str) -> Target:
     return _ordered(name, items, value.dropna())
 
 
-def kind_of(y: Shaped[np.ndarray, " item"]) -> str:
-    """``ordered`` for floats, else ``classes``."""
-    return "ordered" if y.dtype.kind == "f" else "classes"
-
-
 def _rated(items: pd.DataFrame, name: str) -> pd.Series | None:
     """Ratings that each item carries in its ``meta`` (V, A, D or the full name), if most do."""
     if "meta" not in items:

@@ -190,7 +190,10 @@ def test_a_text_longer_than_the_context(tiny: Path, tmp_path: Path) -> None:
 def test_ctrl_c_keeps_what_was_computed_and_resume_goes_on(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "affectlens.cli", "probe", str(tiny), "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
+    )  # fmt: skip
     first = out / "results" / "affect.json"
     until = time.monotonic() + 120
     while not first.exists() and process.poll() is None and time.monotonic() < until:
