@@ -50,6 +50,10 @@ class Standard:
         """Whether there are no more rows than columns."""
         return self.z.shape[1] <= self.z.shape[2]
 
+    def typical(self) -> Float[Tensor, " layer"]:
+        """The sum of the eigenvalues over the number of rows: the unit of a ridge's penalty."""
+        return self.z.square().sum((1, 2)) / self.z.shape[1] + 1e-12
+
     def rows(self) -> Float[Tensor, "layer n m"]:
         """The kernel of the rows if they span less than the space, else the rows."""
         return torch.bmm(self.z, self.z.transpose(1, 2)) if self.spanned else self.z
@@ -139,13 +143,13 @@ def ridge(
 ) -> list[Linear]:
     """Least squares with a penalty, in mean eigenvalues of the rows; for classes, of their indicators."""
     rows = Standard.of(x, scale)
-    aim = torch.as_tensor(_aims(y, n_classes))
+    aim = torch.as_tensor(coded(y, n_classes))
     centre = aim.mean(0)
     grams = rows.rows() if rows.spanned else torch.bmm(rows.z.transpose(1, 2), rows.z)
     right = (aim - centre).expand(len(grams), -1, -1)
     if not rows.spanned:
         right = torch.bmm(rows.z.transpose(1, 2), right)
-    typical = rows.z.square().sum((1, 2)) / len(y) + 1e-12
+    typical = rows.typical()
     out = []
     for penalty in penalties:
         root = torch.linalg.cholesky(grams + (penalty * typical)[:, None, None] * torch.eye(grams.shape[1]).to(grams))
@@ -155,8 +159,9 @@ def ridge(
     return out
 
 
-def _aims(y: Labels, n_classes: int) -> Float[np.ndarray, "item k"]:
-    if y.dtype.kind == "f":
+def coded(y: Labels, n_classes: int) -> Float[np.ndarray, "item k"]:
+    """Labels as numbers: -1 and 1, indicators, or the order itself."""
+    if not n_classes:
         return y[:, None].astype(np.float64)
     return (2.0 * y - 1)[:, None] if n_classes == 2 else np.eye(n_classes)[y]
 

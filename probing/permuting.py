@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int, Shaped
 
-from affectlens.probing.fits import Standard
+from affectlens.probing.fits import Standard, coded
 from affectlens.probing.sweep import Part, Sweep
 
 DRAWS = 1000
@@ -119,13 +119,6 @@ def permute(
     return Permuted(seen[:, 0], alone, best)
 
 
-def coded(y: Shaped[np.ndarray, " item"], n_classes: int) -> Float[np.ndarray, "item k"]:
-    """Labels as numbers: -1 and 1, indicators, or the order itself."""
-    if not n_classes:
-        return y[:, None].astype(float)
-    return (2.0 * y - 1)[:, None] if n_classes == 2 else np.eye(n_classes)[y]
-
-
 def beyond(floor: Sweep, part: Part) -> Aim:
     """What the floor's held-out predictions leave of the labels, for each fold."""
     truth = coded(part.y, part.n_classes)
@@ -159,7 +152,7 @@ def _hat(
     rows = Standard.of(train, True)
     held = (torch.as_tensor(np.moveaxis(test, 1, 0).astype(np.float64)) - rows.mean) / rows.spread
     gram = torch.bmm(rows.z, rows.z.transpose(1, 2))
-    typical = rows.z.square().sum((1, 2)) / len(train) + 1e-12
+    typical = rows.typical()
     root = torch.linalg.cholesky(gram + typical[:, None, None] * torch.eye(len(train)).to(gram))
     cross = torch.bmm(rows.z, held.transpose(1, 2))
     return torch.cholesky_solve(cross, root).transpose(1, 2)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from affectlens.errors import BatteryError
 from affectlens.metrics import average, metric
 from affectlens.probing import controls, permuting
+from affectlens.probing.fits import coded
 from affectlens.probing.floors import FLOORS, floor
 from affectlens.probing.parts import Stage
 from affectlens.probing.report import NESTED
@@ -163,7 +164,7 @@ def _by_layer(table: Rows, x: np.ndarray, found: Sweep, floor_: Sweep, least: St
     all_at_once = band(gaps, stage.n, seed=table.seed, folds=stage.n_folds)
     groups = np.asarray(pd.factorize(stage.asked.items["group"])[0])
     exchange = permuting.Exchange.of(stage.asked.items, part.y)
-    truth = permuting.coded(part.y, part.n_classes)
+    truth = coded(part.y, part.n_classes)
     here = x[part.rows]
     nulls = {"chance": lambda _fold: truth, "floor": permuting.beyond(floor_, part)}
     out: dict[str, object] = {

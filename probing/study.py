@@ -131,7 +131,7 @@ def _more(
     more = {}
     if target in TRANSFERRED and _transferable(acts, target):
         more["transfer"] = keep("transfer", lambda: transfer(acts, target=target, seed=seed))
-    if target in ASKABLE and set(select(acts.items, target).items["role"]) & {"emotional", "neutral"}:
+    if target in ASKABLE:
         more["asked"] = keep("asked", lambda: _ask(lens, table, target, seed, progress))
     if target == "affect" and len(quadruples(acts.items, "crossed")):
         more["checks"] = keep("checks", lambda: _checks(lens, table, progress))

@@ -113,7 +113,7 @@ def test_permutation_p_is_uniform_on_noise(kind: str, rung: str) -> None:
         groups = items["group"].to_numpy()
         part = Part(np.arange(32), y, n_classes, items[rung].to_numpy(), split(items[rung].to_numpy(), y, 4))
         x = rng.normal(size=(32, 1, 8)) + rng.normal(size=(32, 4, 8)) / 2 + rng.normal(size=(32, 1, 8))[groups]
-        truth, within = permuting.coded(y, n_classes), permuting.Exchange.of(items, y)
+        truth, within = fits.coded(y, n_classes), permuting.Exchange.of(items, y)
         left = permuting.beyond(reader(rng.normal(size=(32, 4)), part), part)
         for null, aim in (("chance", lambda _, truth=truth: truth), ("floor", left)):
             found = permuting.permute(x, part, aim, groups, within, draws=99, seed=seed)
@@ -129,7 +129,7 @@ def test_the_best_layer_pays_for_the_search() -> None:
     rng = np.random.default_rng(0)
     items, y, _ = null_labels("binary", rng)
     groups = items["group"].to_numpy()
-    part, truth = Part(np.arange(32), y, 2, groups, split(groups, y, 8)), permuting.coded(y, 2)
+    part, truth = Part(np.arange(32), y, 2, groups, split(groups, y, 8)), fits.coded(y, 2)
     found = permuting.permute(rng.normal(size=(32, 40, 8)), part, lambda _: truth, groups, inside(groups), draws=199)
     assert found.p.min() < 0.05 < found.best
     assert (found.p_adjusted >= found.p).all()
@@ -221,7 +221,7 @@ def test_the_planted_layers_are_chosen_small_in_p_and_above_in_the_band() -> Non
     assert scored.layers == (3,) * 8
     chance = [less(found.worth(scored.logits["logistic"][:, k]), lambda w: np.full(len(w), 0.5)) for k in range(5)]
     assert (band(chance, found.n).low > 0).tolist() == [False, False, True, True, False]
-    groups, truth = np.arange(128) // 2, permuting.coded(found.part.y, 2)
+    groups, truth = np.arange(128) // 2, fits.coded(found.part.y, 2)
     test = permuting.permute(values, found.part, lambda _: truth, groups, inside(groups), draws=199)
     assert (test.p_adjusted <= 0.05).tolist() == [False, False, True, True, False]
     assert test.best == test.p.min() == 1 / 200
@@ -244,7 +244,7 @@ def test_a_lexical_leak_is_told_from_what_words_do_not_hold(more: bool) -> None:
     values[:, 1:, 1] += 3.0 * more * emotional[:, None]
     scored = sweep(lambda _: values, found.part, methods=("logistic",))[""]
     words = floor("function_words", texts, found.part)[""]
-    groups, truth = np.arange(160) // 2, permuting.coded(emotional, 2)
+    groups, truth = np.arange(160) // 2, fits.coded(emotional, 2)
     p = [permuting.permute(values, found.part, aim, groups, inside(groups), draws=199).best
          for aim in (lambda _: truth, permuting.beyond(words, found.part))]  # fmt: skip
     less_floor = gap(found, scored.headline, words.headline)
@@ -348,7 +348,7 @@ def test_no_score_grows_with_the_norm_or_moves_with_the_mean(target: str) -> Non
     part = found.part
     values = rng.normal(size=(80, 2, 12))
     values[:, 1, 0] += np.tile(EMOTIONAL, 40)
-    truth = permuting.coded(part.y, part.n_classes)
+    truth = fits.coded(part.y, part.n_classes)
 
     def scores(x: np.ndarray) -> dict[str, np.ndarray]:
         scored = sweep(lambda _: x, part)[""]
