@@ -30,3 +30,7 @@ class RunError(AffectLensError):
 
 class SiteError(AffectLensError):
     """An address of an activation does not parse or does not exist in the model."""
+
+
+class PatchError(AffectLensError):
+    """A patch or an ablation that can't be done as asked: tokens without a match, a site that can't be changed."""

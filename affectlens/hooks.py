@@ -78,7 +78,7 @@ def watch(model: LensModel, sites: Sites, see: See, *, stop: bool = False) -> It
         if any(site.kind == "pattern" for site, _ in wanted):
             handles.enter_context(eager(model))
         for site, tap in wanted:
-            _attach(handles, tap, partial(report, site))
+            attach(handles, tap, partial(report, site))
         try:
             yield
         except Done:
@@ -152,7 +152,7 @@ def edit(model: LensModel, edits: Mapping[str, Edit] | Mapping[Site, Edit], *, i
             return model.sites.with_part(site, old, new)
 
         for site in sorted(acts):
-            _attach(handles, model.sites.find(site), partial(change, site), writing=True)
+            attach(handles, model.sites.find(site), partial(change, site), writing=True)
         model.editing += 1
         handles.callback(lambda: setattr(model, "editing", model.editing - 1))
         yield
@@ -164,7 +164,7 @@ def edit(model: LensModel, edits: Mapping[str, Edit] | Mapping[Site, Edit], *, i
         warnings.warn(sentence, NothingChanged, stacklevel=3)
 
 
-def _attach(handles: ExitStack, tap: Tap, act: Callable[[Tensor], Any], *, writing: bool = False) -> None:
+def attach(handles: ExitStack, tap: Tap, act: Callable[[Tensor], Any], *, writing: bool = False) -> None:
     """Hook one tap; ``act`` gets the value, and if ``writing`` what it returns takes its place."""
     if writing and tap.adds and tap.base:
         _attach_between(handles, tap.base, tap.adds, act)

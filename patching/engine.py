@@ -1,0 +1,184 @@
+"""The exact engine: many patched runs of one text at once, each computed only where it can differ from the text's own.
+
+A run that changes something at layer l and position p is, before either, the text's own run, which is computed once
+(:mod:`affectlens.patching.recorded`). So it joins the batch at layer l with the stored stream, on the positions from p
+on; the positions before are there as stored keys and values. Rows of one batch begin at one position and join layer by
+layer, and logits are made of the tokens alone that a metric reads. All rows are of one text, so nothing is padded.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from affectlens.errors import PatchError
+from affectlens.hooks import attach
+from affectlens.model import LensModel
+from affectlens.patching.cells import Cell, Change, Cut, entry, order, start
+from affectlens.patching.recorded import Recorded, run_once
+from affectlens.patching.walking import Blocks
+from affectlens.readout import token_logprobs
+from affectlens.sites import Site
+from affectlens.verbalisers import Prompt
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What is to be read of each run."""
+
+    logprobs: bool = False  # of the verbalisers
+    logits: bool = False  # of the last token
+    layers: frozenset[int] = frozenset()  # the stream that leaves these
+
+    def last(self, n_layers: int) -> int:
+        """The last layer that has to be computed."""
+        return n_layers - 1 if self.logprobs or self.logits or not self.layers else max(self.layers)
+
+
+@dataclass
+class Out:
+    """What was read, a row a run; the streams hold the whole prompt."""
+
+    logprobs: Float[Tensor, "row verbaliser"] | None
+    logits: Float[Tensor, "row d_vocab"] | None
+    streams: dict[int, Float[Tensor, "row pos d_model"]]
+
+
+class Engine:
+    """Runs cells on texts of one model."""
+
+    def __init__(self, model: LensModel, *, token_budget: int = 2048) -> None:
+        self.model, self.token_budget = model, token_budget
+        self.blocks = Blocks(model)
+
+    def record(self, prompt: Prompt, sites: Sequence[Site] = ()) -> Recorded:
+        """A text's own run."""
+        return run_once(self.model, self.blocks, prompt, tuple(sites))
+
+    def unpatched(self, base: Recorded, prompt: Prompt, needs: Needs) -> Out:
+        """What is read of the text's own run: one row."""
+        whole = base.streams[:, None]
+        return self._read(base, prompt, needs, whole[-1], 0, {at: whole[at + 1] for at in needs.layers})
+
+    def run(self, base: Recorded, prompt: Prompt, cells: Sequence[Cell], needs: Needs) -> Iterator[tuple[list[int], Out]]:
+        """Run all cells; yields the numbers of some of them and what was read of them, until all are done."""
+        last = needs.last(self.model.n_layers)
+        for rows in self.batches(cells, len(base.tokens)):
+            yield rows, self._batch(base, prompt, [cells[row] for row in rows], needs, last)
+
+    def batches(self, cells: Sequence[Cell], n_tokens: int) -> list[list[int]]:
+        """Cells that begin near one another, within the token budget; in each, ordered by the layer they begin at."""
+        plan: list[list[int]] = []
+        begin = 0
+        for row in sorted(range(len(cells)), key=lambda r: (start(cells[r]), entry(cells[r]))):
+            if not plan or (len(plan[-1]) + 1) * (n_tokens - begin) > self.token_budget:
+                plan.append([])
+                begin = start(cells[row])
+            plan[-1].append(row)
+        return [sorted(rows, key=lambda r: entry(cells[r])) for rows in plan]
+
+    def _batch(self, base: Recorded, prompt: Prompt, cells: list[Cell], needs: Needs, last: int) -> Out:
+        begin = min(min(start(cell) for cell in cells), base.tokens.n_prompt - 1)
+        entries = [entry(cell) for cell in cells]
+        passage = base.passage(self.blocks, begin)
+        base.memory.before = begin
+        x = base.streams[0][None, begin:].expand(0, -1, -1)
+        streams: dict[int, Tensor] = {}
+        with ExitStack() as handles:
+            for site, changes in _by_tap(cells).items():
+                act = partial(self._change, site, changes, begin)
+                attach(handles, self.model.sites.find(site), act, writing=True)
+            for layer in range(last + 1):
+                joined = sum(first <= layer for first in entries)
+                if joined > len(x):
+                    x = torch.cat((x, base.streams[layer][None, begin:].expand(joined - len(x), -1, -1)))
+                if joined:
+                    mask = self._mask(base, cells, layer, begin, joined, x.dtype)
+                    x = self.blocks.step(layer, x, passage, mask, base.memory)
+                if layer in needs.layers:
+                    streams[layer] = self._whole(base, layer, x, begin, len(cells))
+        if len(x) < len(cells):  # begun above what is read: nothing of it is seen there
+            x = torch.cat((x, base.streams[last + 1][None, begin:].expand(len(cells) - len(x), -1, -1)))
+        return self._read(base, prompt, needs, x, begin, streams)
+
+    def _change(self, site: Site, changes: list[tuple[int, Change]], begin: int, old: Tensor) -> Tensor:
+        """The tap's value with the changes of all rows that have joined."""
+        whole = self.model.sites.part(site, old).clone()
+        for row, change in changes:
+            at = torch.tensor([p - begin for p in change.at], device=old.device)
+            index = change.site.index
+            if site.kind == "pattern":
+                where: tuple[object, ...] = (row, slice(None) if index is None else index, at)
+            else:
+                where = (row, at) if index is None else (row, at, index)
+            new = change.new(whole[where]) if callable(change.new) else change.new
+            whole[where] = new.to(whole)
+        return self.model.sites.with_part(site, old, whole)
+
+    def _mask(
+        self, base: Recorded, cells: list[Cell], layer: int, begin: int, joined: int, dtype: torch.dtype
+    ) -> Float[Tensor, "row head query key"]:
+        mask = base.mask(layer, begin, dtype)
+        cuts = [(row, one) for row, cell in enumerate(cells[:joined]) for one in cell
+                if isinstance(one, Cut) and one.layer == layer]  # fmt: skip
+        if not cuts:
+            return mask
+        heads = self.model.n_heads if any(one.head is not None for _, one in cuts) else 1
+        mask = mask.expand(joined, heads, -1, -1).clone()
+        for row, one in cuts:
+            queries, keys = torch.tensor(one.queries) - begin, torch.tensor(one.keys)
+            head = slice(None) if one.head is None else slice(one.head, one.head + 1)
+            part = mask[row, head]
+            part[:, queries[:, None], keys[None]] = torch.finfo(dtype).min
+        return mask
+
+    def _whole(self, base: Recorded, layer: int, x: Tensor, begin: int, rows: int) -> Tensor:
+        """The stream leaving a layer over the whole prompt; rows that have not joined are the text's own."""
+        n = base.tokens.n_prompt
+        out = base.streams[layer + 1][None, :n].repeat(rows, 1, 1)
+        out[: len(x), begin:] = x[:, : n - begin]
+        return out
+
+    def _read(
+        self, base: Recorded, prompt: Prompt, needs: Needs, x: Tensor, begin: int, streams: dict[int, Tensor]
+    ) -> Out:
+        if not (needs.logprobs or needs.logits):
+            return Out(None, None, streams)
+        n, tokens = base.tokens.n_prompt, base.tokens
+        tail = list(range(n, len(tokens))) if needs.logprobs else []
+        chosen = torch.tensor([n - 1, *tail]) - begin
+        fit = max(1, self.token_budget // (8 * len(chosen)))
+        found = [self._scores(part[:, chosen], prompt, needs) for part in x.split(fit)]
+        logprobs = torch.cat([one for one, _ in found]) if needs.logprobs else None
+        logits = torch.cat([one for _, one in found]) if needs.logits else None
+        return Out(logprobs, logits, streams)
+
+    def _scores(self, x: Tensor, prompt: Prompt, needs: Needs) -> tuple[Tensor, Tensor]:
+        """log P of each verbaliser, and the last token's logits, from the stream at the tokens that are read."""
+        logits = self.blocks.head(x)
+        if not needs.logprobs:
+            return logits.new_zeros(len(x), 0), logits[:, 0].float()
+        firsts = torch.tensor([tail[0] for tail in prompt.tails], device=logits.device)
+        total = token_logprobs(logits[:, 0], firsts.expand(len(x), -1)).double()
+        column = 1
+        for number, tail in enumerate(prompt.tails):
+            for token in tail[1:]:
+                ids = torch.full((len(x), 1), token, device=logits.device)
+                total[:, number] += token_logprobs(logits[:, column], ids)[:, 0].double()
+                column += 1
+        return total, logits[:, 0].float()
+
+
+def _by_tap(cells: list[Cell]) -> dict[Site, list[tuple[int, Change]]]:
+    """Whole sites to the rows and changes that they need, in the order in which the model computes them."""
+    flat = [(row, one) for row, cell in enumerate(cells) for one in cell if isinstance(one, Change)]
+    out: dict[Site, list[tuple[int, Change]]] = {}
+    for row, change in sorted(flat, key=lambda pair: order(pair[1])):
+        if change.site.kind == "features":
+            raise PatchError(f"{change.site} can't be changed directly: change the site that its dictionary reads.")
+        out.setdefault(Site(change.site.kind, change.site.layer), []).append((row, change))
+    return out

@@ -1,0 +1,169 @@
+"""What a patch is judged by: functions of what was read of a run, which add, subtract and scale.
+
+Each gives one number a run, the same for clean, corrupt and patched ones; a sweep normalises between the first two. A
+metric says beforehand what it needs read (verbalisers, the last logits, the stream at some layers), so one pass serves
+several and computes no more than they need.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from affectlens.errors import PatchError
+from affectlens.patching.pairs import PatchPair, Side
+from affectlens.positions import Position
+from affectlens.readout import pool_labels
+from affectlens.verbalisers import Labels, check_labels
+
+Values = Float[Tensor, " row"]
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What was read of several runs of one text, a row each."""
+
+    side: Side  # the text that was run
+    pair: PatchPair | None = None  # the pair that it is of; None in an ablation
+    owners: tuple[str, ...] = ()  # of each verbaliser, the label
+    logprobs: Float[Tensor, "row verbaliser"] | None = None  # float64
+    logits: Float[Tensor, "row d_vocab"] | None = None  # of the last token
+    streams: Mapping[int, Float[Tensor, "row pos d_model"]] = field(default_factory=dict)  # leaving a layer, by layer
+    texts: tuple[str, ...] = ()  # what was generated
+    clean: "Reading | None" = None  # of the unpatched runs, one row each; None while these are read
+    corrupt: "Reading | None" = None
+
+    def label(self, name: str) -> Float[Tensor, " row"]:
+        """log P(label | prompt), float64; the log-sum-exp over the label's verbalisers."""
+        assert self.logprobs is not None
+        chosen = [i for i, owner in enumerate(self.owners) if owner == name]
+        return pool_labels(self.logprobs[:, chosen], [0] * len(chosen))[:, 0]
+
+    def pooled(self, layer: int, position: Position) -> Float[Tensor, "row d_model"]:
+        """The stream leaving ``layer``, pooled by a rule over the text's tokens."""
+        stream = self.streams[layer]
+        weights = torch.from_numpy(position.weights(self.side.layout)).to(stream)
+        return torch.einsum("rpd,p->rd", stream[:, : len(weights)], weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """A number for each run, and what has to be read for it."""
+
+    name: str
+    value: Callable[[Reading], Values]
+    unit: str = "nats"
+    labels: Mapping[str, str | Sequence[str]] = field(default_factory=dict)  # read log P of these after the prompt
+    logits: bool = False  # read the last token's logits
+    layers: frozenset[int] = frozenset()  # read the stream that leaves these layers
+    generate: int = 0  # tokens to generate from each run; such a run is not resumed, so it is slow
+    position: Position | None = None  # how the stream is pooled over tokens, if one rule alone is used
+
+    def __call__(self, reading: Reading) -> Values:
+        return self.value(reading)
+
+    def __add__(self, other: "Metric") -> "Metric":
+        return _joined(self, other, "+", lambda reading: self(reading) + other(reading))
+
+    def __sub__(self, other: "Metric") -> "Metric":
+        return _joined(self, other, "-", lambda reading: self(reading) - other(reading))
+
+    def __neg__(self) -> "Metric":
+        return replace(self, name=f"-({self.name})", value=lambda reading: -self(reading))
+
+    def __mul__(self, factor: float) -> "Metric":
+        return replace(self, name=f"{factor:g} x ({self.name})", value=lambda reading: factor * self(reading))
+
+    __rmul__ = __mul__
+
+    def named(self, name: str) -> "Metric":
+        """The same under another name."""
+        return replace(self, name=name)
+
+
+def _joined(a: Metric, b: Metric, sign: str, value: Callable[[Reading], Values]) -> Metric:
+    return Metric(
+        f"{a.name} {sign} {b.name}", value, a.unit if a.unit == b.unit else "mixed units",
+        merged_labels([a, b]), a.logits or b.logits, a.layers | b.layers, max(a.generate, b.generate),
+    )  # fmt: skip
+
+
+def merged_labels(metrics: Sequence[Metric]) -> dict[str, str | Sequence[str]]:
+    """All metrics' labels.
+
+    Raises:
+        PatchError: one label with two meanings.
+    """
+    out: dict[str, str | Sequence[str]] = {}
+    for metric in metrics:
+        for name, words in metric.labels.items():
+            if name in out and _listed(out[name]) != _listed(words):
+                raise PatchError(f"Label {name!r} has other verbalisers in {metric.name}: give it another name there.")
+            out[name] = words
+    return out
+
+
+def _listed(words: str | Sequence[str]) -> list[str]:
+    return [words] if isinstance(words, str) else list(words)
+
+
+def label_difference(labels: Labels, a: str, b: str) -> Metric:
+    """log P(a) - log P(b) in nats, labels of several verbalisers and tokens included; see :mod:`affectlens.labels`.
+
+    Args:
+        labels: label to verbaliser or verbalisers.
+        a: the label whose probability counts upward; the clean text's.
+        b: the other.
+
+    Raises:
+        PatchError: a label that is not among them.
+    """
+    _known(labels, a, b)
+    both = {name: labels[name] for name in (a, b)}
+    return Metric(f"log P({a}) - log P({b})", lambda reading: reading.label(a) - reading.label(b), labels=both)
+
+
+def own_emotion(labels: Labels) -> Metric:
+    """log P(the pair's emotion) - log P(any other label), in nats: for category.
+
+    Args:
+        labels: the emotions' names to their verbalisers; a pair's emotion must be among them.
+    """
+    check_labels(labels)
+
+    def value(reading: Reading) -> Values:
+        own = reading.side.emotion if reading.pair is None else reading.pair.emotion
+        if own not in labels:
+            raise PatchError(f"{reading.side.name} is of {own!r}, which has no label; there are {', '.join(labels)}.")
+        others = torch.stack([reading.label(name) for name in labels if name != own], dim=-1)
+        return reading.label(str(own)) - others.logsumexp(-1)
+
+    return Metric("log-odds of the pair's emotion", value, labels=dict(labels))
+
+
+def valence_difference(labels: Labels, pleasant: str = "pleasant", unpleasant: str = "unpleasant") -> Metric:
+    """log P(pleasant) - log P(unpleasant) in nats, its sign turned where the pair's clean text is unpleasant.
+
+    Args:
+        labels: label to verbaliser or verbalisers.
+        pleasant: the label of pleasant texts.
+        unpleasant: the label of the others.
+    """
+    plain = label_difference(labels, pleasant, unpleasant)
+
+    def value(reading: Reading) -> Values:
+        sign = reading.pair.valence if reading.pair else 1
+        if not sign:
+            raise PatchError(f"{reading.side.name} is neither pleasant nor unpleasant: leave its pair out.")
+        return sign * plain(reading)
+
+    return replace(plain, name=f"valence, {plain.name} in the clean text's direction", value=value)
+
+
+def _known(labels: Labels, *names: str) -> None:
+    check_labels(labels)
+    for name in names:
+        if name not in labels:
+            raise PatchError(f"There is no label {name!r} in the labels given: {', '.join(labels)}.")

@@ -1,0 +1,184 @@
+"""Patch pairs: a clean text and a corrupt one, tokenised with what is asked of them, and which of their tokens match.
+
+The clean text is the emotional one (of a pair without roles, the first). Tokens are matched by
+:mod:`affectlens.aligning`, and a patch moves a value from a token to its match, never to one without. The matches from
+the first differing token on are cut into segments; those before it have the same activations in both runs, so a patch
+there changes nothing.
+
+========= =========================================================================================
+``changed`` the clause in which the texts differ, matched from its end: places, not equal words
+``shared``  the words after it that both texts have, before the ending
+``ending``  those of them in the last sentence, or in the item's own ending
+``cue``     what follows the text: the cue, and a chat template's tokens
+``last``    the last token, at which the next one is predicted (of ``cue``, if there is one)
+``all``     every match from the first difference on
+========= =========================================================================================
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from affectlens.aligning import Alignment, Item, cut
+from affectlens.errors import BatteryError
+from affectlens.layouts import Layout, ending_start, lay_out
+from affectlens.model import LensModel
+from affectlens.pairing import matched_pairs
+from affectlens.types import TextTable
+from affectlens.verbalisers import Labels, Prompt, check_labels, encode_prompts
+
+Match = tuple[int, int]  # position in the clean text, position in the corrupt one
+SEGMENTS = ("changed", "shared", "ending", "cue", "last", "all")
+Given = TextTable | Iterable[tuple[str | Item, str | Item]]
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One text of a pair as the model reads it."""
+
+    name: str  # the item's id
+    prompt: Prompt  # its tokens, the cue's included, and each verbaliser's after them
+    layout: Layout
+    emotion: str | None = None
+    affect: bool | None = None  # whether it evokes an emotion, where that is known
+
+    def __len__(self) -> int:
+        return len(self.prompt.ids)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PatchPair:
+    """Two texts that differ in one thing."""
+
+    name: str
+    group: str  # what is resampled together: a scene, a quadruple
+    contrast: str  # emotional/neutral, ax/bx
+    clean: Side
+    corrupt: Side
+    alignment: Alignment
+    segments: Mapping[str, tuple[Match, ...]]
+    emotion: str | None = None  # of the clean text
+    valence: int = 0  # of the clean text: -1, 0 or 1
+
+    @property
+    def equal_length(self) -> bool:
+        """Whether every token from the first difference on has its match."""
+        return len(self.alignment.a.changed) == len(self.alignment.b.changed)
+
+    def swapped(self) -> "PatchPair":
+        """The pair with clean and corrupt exchanged; what it is resampled with, and its emotion, stay."""
+        turned = {name: tuple((b, a) for a, b in matches) for name, matches in self.segments.items()}
+        return replace(
+            self, clean=self.corrupt, corrupt=self.clean, alignment=self.alignment.swapped(), segments=turned
+        )
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {len(matches)}" for name, matches in self.segments.items() if name != "all")
+        return f"PatchPair({self.name}, {self.contrast}: {len(self.clean)} and {len(self.corrupt)} tokens; {sizes})"
+
+
+def prepare(
+    model: LensModel, pairs: Given, *, labels: Labels | None = None, cue: str = "", chat: bool = False
+) -> list[PatchPair]:
+    """Pairs as a sweep reads them.
+
+    Args:
+        model: whose tokenizer is used.
+        pairs: a battery, whose matched pairs are taken (:func:`affectlens.pairing.matched_pairs`); or tuples of a clean
+            and a corrupt text or stimulus.
+        labels: verbalisers that a metric reads after the prompts.
+        cue: what to write after each text, such as ``" The feeling here is"``.
+        chat: make each text the user's message of a conversation.
+
+    Raises:
+        BatteryError: no pair, or a pair whose texts are the same.
+        CaptureError: texts, labels or tokens that can't be read.
+    """
+    items, rows = _tabled(pairs)
+    layouts, prompts = encode(model, items, labels=labels, cue=cue, chat=chat)
+    by_id = items.set_index("id", drop=False)
+    sides = {
+        name: Side(name, prompt, layout, _known(by_id, name, "emotion"), _known(by_id, name, "affect"))
+        for name, layout, prompt in zip(items["id"], layouts, prompts, strict=True)
+    }
+    out = []
+    for group, contrast, a, b in rows.itertuples(index=False):
+        if sides[a].prompt.ids == sides[b].prompt.ids:
+            raise BatteryError(f"The pair {a} and {b} has one and the same text: there is nothing to patch.")
+        alignment = cut(model.tokenizer, sides[a].layout, sides[b].layout)
+        end = _text_end(sides[a].layout, len(str(by_id.at[a, "text"])))
+        segments = dict(segment(alignment, sides[a].layout, end))
+        valence = _known(by_id, a, "valence") or 0
+        out.append(PatchPair(f"{a}|{b}", group, contrast, sides[a], sides[b], alignment, segments,
+                             sides[a].emotion, int(valence)))  # fmt: skip
+    return out
+
+
+def encode(
+    model: LensModel, items: pd.DataFrame, *, labels: Labels | None = None, cue: str = "", chat: bool = False
+) -> tuple[list[Layout], list[Prompt]]:
+    """Layouts and prompts of texts with their cue; both have the same tokens."""
+    asked = items.assign(text=items["text"] + cue)
+    layouts = lay_out(model, asked, chat=chat)
+    if not labels:
+        return layouts, [Prompt(tuple(layout.ids), ((),)) for layout in layouts]
+    prompts = encode_prompts(model, asked, [text for _, text in check_labels(labels)], chat=chat)
+    return [_shortened(layout, len(p.ids)) for layout, p in zip(layouts, prompts, strict=True)], prompts
+
+
+def segment(alignment: Alignment, layout: Layout, text_end: int) -> Iterator[tuple[str, tuple[Match, ...]]]:
+    """The matches of each segment; ``layout`` is the clean text's, ``text_end`` in its characters."""
+    suffix = list(zip(alignment.a.suffix, alignment.b.suffix, strict=True))
+    after = {i for i, (start, end) in enumerate(layout.spans) if start >= text_end or (end == start and i > 0)}
+    late = [(a, b) for a, b in suffix if a in after]
+    within = [(a, b) for a, b in suffix if a not in after]
+    changed = alignment.changed_pairs
+    yield "changed", changed
+    yield "shared", tuple((a, b) for a, b in within if a not in alignment.a.ending)
+    yield "ending", tuple((a, b) for a, b in within if a in alignment.a.ending)
+    yield "cue", tuple(late)
+    every = (*changed, *suffix)
+    yield "last", tuple(every[-1:])
+    yield "all", tuple(every)
+
+
+def _tabled(pairs: Given) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The items, and one row a pair: group, contrast, clean id, corrupt id."""
+    if isinstance(pairs, TextTable):
+        return pairs.frame(), matched_pairs(pairs)
+    items: dict[str, dict[str, Any]] = {}
+    rows = []
+    for i, pair in enumerate(pairs):
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise BatteryError(f"Pair {i} is {pair!r:.60}: give a clean and a corrupt text, or a battery.")
+        ids = []
+        for given, side in zip(pair, ("clean", "corrupt"), strict=True):
+            row = (
+                {"id": f"{side}{i}", "text": given, "ending": ending_start(given)}
+                if isinstance(given, str)
+                else {"id": given.id, "text": given.text, "ending": given.ending}
+            )
+            for fact in ("emotion", "valence", "affect", "group"):
+                row[fact] = getattr(given, fact, None)
+            items[str(row["id"])] = row
+            ids.append(str(row["id"]))
+        rows.append((items[ids[0]]["group"] or f"pair{i}", "clean/corrupt", *ids))
+    if not rows:
+        raise BatteryError("No pairs were given: give a battery, or tuples of a clean and a corrupt text.")
+    return pd.DataFrame(list(items.values())), pd.DataFrame(rows, columns=["group", "contrast", "a", "b"])
+
+
+def _known(items: pd.DataFrame, name: str, fact: str) -> Any:
+    value = items.at[name, fact] if fact in items else None
+    return None if value is None or value != value else value
+
+
+def _text_end(layout: Layout, n_characters: int) -> int:
+    return (layout.turns[-1].start if layout.turns else 0) + n_characters
+
+
+def _shortened(layout: Layout, n: int) -> Layout:
+    """Without what the tokenizer puts behind a text, which goes on."""
+    return replace(layout, ids=layout.ids[:n], spans=layout.spans[:n], content=layout.content[:n])
