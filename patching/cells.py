@@ -6,7 +6,9 @@ first change: everything before either is as in the unpatched run, so it need no
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -53,6 +55,24 @@ def entry(cell: Cell) -> int:
 def start(cell: Cell) -> int:
     """The first position that a cell changes."""
     return min(min(one.at) if isinstance(one, Change) else min(one.queries) for one in cell)
+
+
+def put(change: Change, value: Tensor, begin: int = 0) -> None:
+    """Write a change into one run's value of the whole site, in place.
+
+    Args:
+        change: what to write.
+        value: ``[pos, *part]``, or of a pattern ``[head, query, key]``, from position ``begin`` on.
+        begin: the position of its first row.
+    """
+    at, index = torch.tensor([p - begin for p in change.at], device=value.device), change.site.index
+    every = slice(None)
+    if change.site.kind == "pattern":  # keys beyond those given are a verbaliser's, which the prompt does not see
+        keys = every if callable(change.new) else slice(0, change.new.shape[-1])
+        where: tuple[Any, ...] = (every if index is None else index, at, keys)
+    else:
+        where = (at,) if index is None else (at, index)
+    value[where] = (change.new(value[where]) if callable(change.new) else change.new).to(value)
 
 
 def order(change: Change) -> tuple[int, int]:

@@ -8,7 +8,6 @@ layer, and logits are made of the tokens alone that a metric reads. All rows are
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -18,41 +17,23 @@ from torch import Tensor
 from affectlens.errors import PatchError
 from affectlens.hooks import attach
 from affectlens.model import LensModel
-from affectlens.patching.cells import Cell, Change, Cut, entry, order, start
+from affectlens.patching.cells import Cell, Change, Cut, entry, order, put, start
+from affectlens.patching.reading import Needs, Out
 from affectlens.patching.recorded import Recorded, run_once
 from affectlens.patching.walking import Blocks
 from affectlens.readout import token_logprobs
 from affectlens.sites import Site
 from affectlens.verbalisers import Prompt
 
-
-@dataclass(frozen=True)
-class Needs:
-    """What is to be read of each run."""
-
-    logprobs: bool = False  # of the verbalisers
-    logits: bool = False  # of the last token
-    layers: frozenset[int] = frozenset()  # the stream that leaves these
-
-    def last(self, n_layers: int) -> int:
-        """The last layer that has to be computed."""
-        return n_layers - 1 if self.logprobs or self.logits or not self.layers else max(self.layers)
-
-
-@dataclass
-class Out:
-    """What was read, a row a run; the streams hold the whole prompt."""
-
-    logprobs: Float[Tensor, "row verbaliser"] | None
-    logits: Float[Tensor, "row d_vocab"] | None
-    streams: dict[int, Float[Tensor, "row pos d_model"]]
+CPU_TOKENS, GPU_TOKENS = 2048, 32768  # a batch gains nothing from more
+HEAD_ROWS = 128
 
 
 class Engine:
     """Runs cells on texts of one model."""
 
-    def __init__(self, model: LensModel, *, token_budget: int = 2048) -> None:
-        self.model, self.token_budget = model, token_budget
+    def __init__(self, model: LensModel, *, memory: float = 1.0) -> None:
+        self.model, self.bytes = model, memory * 1e9
         self.blocks = Blocks(model)
 
     def record(self, prompt: Prompt, sites: Sequence[Site] = ()) -> Recorded:
@@ -61,25 +42,35 @@ class Engine:
 
     def unpatched(self, base: Recorded, prompt: Prompt, needs: Needs) -> Out:
         """What is read of the text's own run: one row."""
-        whole = base.streams[:, None]
-        return self._read(base, prompt, needs, whole[-1], 0, {at: whole[at + 1] for at in needs.layers})
+        whole, n = base.streams[:, None], base.tokens.n_prompt
+        return self._read(base, prompt, needs, whole[-1], 0, {at: whole[at + 1, :, :n] for at in needs.layers})
 
     def run(self, base: Recorded, prompt: Prompt, cells: Sequence[Cell], needs: Needs) -> Iterator[tuple[list[int], Out]]:
         """Run all cells; yields the numbers of some of them and what was read of them, until all are done."""
         last = needs.last(self.model.n_layers)
-        for rows in self.batches(cells, len(base.tokens)):
+        for rows in self.batches(cells, len(base.tokens), len(needs.layers)):
             yield rows, self._batch(base, prompt, [cells[row] for row in rows], needs, last)
 
-    def batches(self, cells: Sequence[Cell], n_tokens: int) -> list[list[int]]:
-        """Cells that begin near one another, within the token budget; in each, ordered by the layer they begin at."""
+    def batches(self, cells: Sequence[Cell], n_tokens: int, n_layers_read: int = 0) -> list[list[int]]:
+        """Cells that begin near one another, as many as fit; in each batch, ordered by the layer they begin at."""
+        tokens, rows_read = self._fit(n_tokens, n_layers_read)
         plan: list[list[int]] = []
         begin = 0
         for row in sorted(range(len(cells)), key=lambda r: (start(cells[r]), entry(cells[r]))):
-            if not plan or (len(plan[-1]) + 1) * (n_tokens - begin) > self.token_budget:
+            if not plan or len(plan[-1]) >= rows_read or (len(plan[-1]) + 1) * (n_tokens - begin) > tokens:
                 plan.append([])
                 begin = start(cells[row])
             plan[-1].append(row)
         return [sorted(rows, key=lambda r: entry(cells[r])) for rows in plan]
+
+    def _fit(self, n_tokens: int, n_layers_read: int) -> tuple[int, int]:
+        """How many tokens a batch may have, and how many rows whose whole streams are read."""
+        tap = self.model.sites.shape(Site("neurons", 0)) if "neurons" in self.model.sites.kinds else (self.model.d_model,)
+        size = torch.finfo(self.model.dtype).bits // 8
+        token = size * (16 * self.model.d_model + 4 * tap[0] + 3 * self.model.n_heads * n_tokens)
+        row = size * n_tokens * self.model.d_model * (1 + n_layers_read)
+        most = CPU_TOKENS if self.model.device.type == "cpu" else GPU_TOKENS
+        return max(1, min(most, int(self.bytes / 2 / token))), max(1, int(self.bytes / 4 / row))
 
     def _batch(self, base: Recorded, prompt: Prompt, cells: list[Cell], needs: Needs, last: int) -> Out:
         begin = min(min(start(cell) for cell in cells), base.tokens.n_prompt - 1)
@@ -109,14 +100,7 @@ class Engine:
         """The tap's value with the changes of all rows that have joined."""
         whole = self.model.sites.part(site, old).clone()
         for row, change in changes:
-            at = torch.tensor([p - begin for p in change.at], device=old.device)
-            index = change.site.index
-            if site.kind == "pattern":
-                where: tuple[object, ...] = (row, slice(None) if index is None else index, at)
-            else:
-                where = (row, at) if index is None else (row, at, index)
-            new = change.new(whole[where]) if callable(change.new) else change.new
-            whole[where] = new.to(whole)
+            put(change, whole[row], begin)
         return self.model.sites.with_part(site, old, whole)
 
     def _mask(
@@ -151,7 +135,8 @@ class Engine:
         n, tokens = base.tokens.n_prompt, base.tokens
         tail = list(range(n, len(tokens))) if needs.logprobs else []
         chosen = torch.tensor([n - 1, *tail]) - begin
-        fit = max(1, self.token_budget // (8 * len(chosen)))
+        width = 4 * self.model.hf.get_output_embeddings().weight.shape[0] * len(chosen)
+        fit = max(1, min(HEAD_ROWS, int(self.bytes / 8 / width)))
         found = [self._scores(part[:, chosen], prompt, needs) for part in x.split(fit)]
         logprobs = torch.cat([one for one, _ in found]) if needs.logprobs else None
         logits = torch.cat([one for _, one in found]) if needs.logits else None

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.errors import PatchError
+from affectlens.model import LensModel
 from affectlens.patching.pairs import PatchPair, Side
 from affectlens.positions import Position
 from affectlens.readout import pool_labels
@@ -167,3 +168,57 @@ def _known(labels: Labels, *names: str) -> None:
     for name in names:
         if name not in labels:
             raise PatchError(f"There is no label {name!r} in the labels given: {', '.join(labels)}.")
+
+
+def logit_difference(model: LensModel, a: str, b: str) -> Metric:
+    """The logit of token ``a`` less that of token ``b``, at the last token; unlike log-probabilities not normalised.
+
+    Args:
+        model: whose tokenizer is used.
+        a: a string of one token, with the space that goes before it.
+        b: the other.
+
+    Raises:
+        PatchError: a string of several tokens.
+    """
+    ids = []
+    for text in (a, b):
+        found = model.tokenizer(text, add_special_tokens=False).input_ids
+        if len(found) != 1:
+            raise PatchError(f"{text!r} has {len(found)} tokens, a logit has one: use label_difference.")
+        ids.append(found[0])
+
+    def value(reading: Reading) -> Values:
+        assert reading.logits is not None
+        return reading.logits[:, ids[0]] - reading.logits[:, ids[1]]
+
+    return Metric(f"logit of {a!r} - logit of {b!r}", value, unit="logits", logits=True)
+
+
+def kl() -> Metric:
+    """-KL(clean, run) of the next token, in nats: 0 for the clean run itself.
+
+    Its effect in a denoising sweep is 1 - KL(clean, patched) / KL(clean, corrupt).
+    """
+
+    def value(reading: Reading) -> Values:
+        assert reading.logits is not None and reading.clean is not None and reading.clean.logits is not None
+        clean, run = (one.double().log_softmax(-1) for one in (reading.clean.logits, reading.logits))
+        return -(clean.exp() * (clean - run)).sum(-1)
+
+    return Metric("-KL(clean, run)", value, logits=True)
+
+
+def written(name: str, score: Callable[[str], float], *, tokens: int = 32) -> Metric:
+    """A score of the text that the model writes greedily. Each run is whole and unbatched: for a few cells.
+
+    Args:
+        name: what the score is.
+        score: from what was written to a number.
+        tokens: how many to write at most.
+    """
+
+    def value(reading: Reading) -> Values:
+        return torch.tensor([float(score(text)) for text in reading.texts], dtype=torch.float64)
+
+    return Metric(name, value, unit="score", generate=tokens)

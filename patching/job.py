@@ -1,0 +1,99 @@
+"""One pair of a sweep: both texts run once, then every cell from every source, read by every metric."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import pandas as pd
+
+from affectlens.patching.cells import Cell, Change
+from affectlens.patching.metrics import Metric, Reading, merged_labels
+from affectlens.patching.pairs import PatchPair, Side
+from affectlens.patching.reading import Needs, Out, Runner
+from affectlens.patching.recorded import Recorded
+from affectlens.patching.sources import Source
+from affectlens.patching.units import Unit
+from affectlens.sites import Site
+from affectlens.types import Json
+from affectlens.verbalisers import check_labels
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done with each pair, whose ``clean`` is the source and whose ``corrupt`` is the base."""
+
+    runner: Runner
+    metrics: Sequence[Metric]
+    sites: Sequence[Site]
+    denoise: bool = True  # else source and base are exchanged: the base is the clean text
+
+    @cached_property
+    def needs(self) -> Needs:
+        return Needs.of(self.metrics)
+
+    @cached_property
+    def owners(self) -> tuple[str, ...]:
+        """Of each verbaliser, the label."""
+        labels = merged_labels(self.metrics)
+        return tuple(label for label, _ in check_labels(labels)) if labels else ()
+
+    def rows(self, pair: PatchPair, chosen: Sequence[Unit], froms: Sequence[Source]) -> pd.DataFrame:
+        """The pair's rows of the tidy table."""
+        source = self.runner.record(pair.clean.prompt, self.sites)
+        base = self.runner.record(pair.corrupt.prompt)
+        ends = [
+            self.reading(pair, side, self.runner.unpatched(run, side.prompt, self.needs))
+            for side, run in ((pair.clean, source), (pair.corrupt, base))
+        ]
+        clean, corrupt = ends if self.denoise else reversed(ends)
+        facts, cells = [], []
+        for one in froms:
+            values = source if one.side is pair.clean else self._values(one.side)
+            for fact, cell in self._cells(one, chosen, values):
+                facts.append(fact)
+                cells.append(cell)
+        rows = pd.DataFrame(facts)
+        tables = []
+        found = self.scored(pair, base, cells, clean, corrupt)
+        for metric in self.metrics:
+            at_ends = {
+                name: float(metric(replace(one, clean=clean, corrupt=corrupt))[0])
+                for name, one in (("clean", clean), ("corrupt", corrupt))
+            }
+            tables.append(rows.assign(metric=metric.name, **at_ends, value=found[metric.name]))
+        named = pd.concat(tables, ignore_index=True)
+        named.insert(0, "pair", pair.name)
+        named.insert(1, "group", pair.group)
+        named.insert(2, "contrast", pair.contrast)
+        named.insert(3, "emotion", pair.emotion)
+        return named
+
+    def reading(self, pair: PatchPair, side: Side, out: Out) -> Reading:
+        """What a metric gets to see of runs of one text."""
+        return Reading(side, pair, self.owners, out.logprobs, out.logits, out.streams, out.texts)
+
+    def scored(
+        self, pair: PatchPair, base: Recorded, cells: Sequence[Cell], clean: Reading, corrupt: Reading
+    ) -> dict[str, list[float]]:
+        """Each metric's value of each cell."""
+        values = {metric.name: [0.0] * len(cells) for metric in self.metrics}
+        for rows, out in self.runner.run(base, pair.corrupt.prompt, cells, self.needs):
+            reading = replace(self.reading(pair, pair.corrupt, out), clean=clean, corrupt=corrupt)
+            for metric in self.metrics:
+                for row, value in zip(rows, metric(reading).tolist(), strict=True):
+                    values[metric.name][row] = value
+        return values
+
+    def _values(self, side: Side) -> Recorded:
+        return self.runner.record(replace(side.prompt, tails=((),)), self.sites)
+
+    def _cells(self, source: Source, chosen: Sequence[Unit], values: Recorded) -> Iterator[tuple[Json, Cell]]:
+        for unit in chosen:
+            at, places = tuple(base for _, base in unit.matches), source.of(unit)
+            for site in self.sites:
+                value = values.sites[site]
+                new = value[..., places, :] if site.kind == "pattern" else value[places]
+                fact = {"source": source.kind, "kind": site.kind, "layer": site.layer,
+                        "index": -1 if site.index is None else site.index,
+                        "segment": unit.segment, "position": unit.position}  # fmt: skip
+                yield fact, (Change(site, at, new),)

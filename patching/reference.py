@@ -1,0 +1,103 @@
+"""One hooked, full-length, unbatched forward a cell: what the engine is compared with, and what stands in for it.
+
+It is used where a model's blocks can't be called by themselves, where somebody else's hooks are on the model, and where
+text is generated from a patched run.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from affectlens.cursors import Cursor
+from affectlens.errors import PatchError
+from affectlens.hooks import Edit, edit, record
+from affectlens.model import LensModel
+from affectlens.patching.cells import Cell, Change, Cut, order, put
+from affectlens.patching.reading import Needs, Out
+from affectlens.patching.recorded import Recorded, Tokens
+from affectlens.patching.walking import Memory
+from affectlens.quiet import quiet_transformers
+from affectlens.readout import score_batch
+from affectlens.sites import Site
+from affectlens.verbalisers import Prompt
+
+
+class Reference:
+    """A runner that computes every run anew."""
+
+    def __init__(self, model: LensModel) -> None:
+        self.model = model
+
+    @torch.no_grad()
+    def record(self, prompt: Prompt, sites: Sequence[Site] = ()) -> Recorded:
+        """A text's own run: the values of the sites alone."""
+        found = Recorded(Tokens.of(prompt), torch.empty(0, 0, 0), Memory(), [])
+        if sites:
+            with record(self.model, list(sites)) as seen:
+                self._forward(prompt)
+            found.sites.update({site: seen[site][0] for site in sites})
+        return found
+
+    def unpatched(self, base: Recorded, prompt: Prompt, needs: Needs) -> Out:
+        """What is read of the text's own run: one row."""
+        return next(self.run(base, prompt, [()], needs))[1]
+
+    @torch.no_grad()
+    def run(
+        self, _base: Recorded, prompt: Prompt, cells: Sequence[Cell], needs: Needs
+    ) -> Iterator[tuple[list[int], Out]]:
+        """Run each cell; yields its number and what was read."""
+        for row, cell in enumerate(cells):
+            with edit(self.model, self._edits(cell), idle="ignore"):
+                yield [row], self._read(prompt, needs)
+
+    def _edits(self, cell: Cell) -> Mapping[Site, Edit]:
+        by_site: dict[Site, list[Change | Cut]] = {}
+        for one in sorted((c for c in cell if isinstance(c, Change)), key=order):
+            if one.site.kind == "features":
+                raise PatchError(f"{one.site} can't be changed: change the site that its dictionary reads.")
+            by_site.setdefault(Site(one.site.kind, one.site.layer), []).append(one)
+        for one in (c for c in cell if isinstance(c, Cut)):
+            by_site.setdefault(Site("pattern", one.layer), []).append(one)
+        return {site: partial(_changed, changes) for site, changes in by_site.items()}
+
+    def _read(self, prompt: Prompt, needs: Needs) -> Out:
+        logprobs = score_batch(self.model, [prompt]) if needs.logprobs else None
+        logits, streams = None, {}
+        if needs.logits or needs.layers:
+            with record(self.model, [Site("resid_post", at) for at in sorted(needs.layers)] or "resid_post") as seen:
+                logits = self._forward(prompt)[:, -1].float()
+            streams = {at: seen[Site("resid_post", at)] for at in needs.layers}
+        texts = (self._written(prompt, needs.generate),) if needs.generate else ()
+        return Out(logprobs, logits if needs.logits else None, streams, texts)
+
+    def _forward(self, prompt: Prompt) -> Tensor:
+        ids = torch.tensor(prompt.ids, device=self.model.device)[None]
+        logits: Tensor = self.model.hf(input_ids=ids, use_cache=False).logits
+        return logits
+
+    def _written(self, prompt: Prompt, n: int) -> str:
+        ids = torch.tensor(prompt.ids, device=self.model.device)[None]
+        with quiet_transformers():
+            out = self.model.hf.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False,
+                pad_token_id=self.model.tokenizer.pad_token_id or self.model.tokenizer.eos_token_id or 0,
+            )  # fmt: skip
+        return str(self.model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+
+
+def _changed(changes: Sequence[Change | Cut], value: Tensor, cursor: Cursor) -> Tensor:
+    """The site's value with the changes; they are made in the pass over the prompt, and its cache carries them on."""
+    if cursor.past:
+        return value
+    out = value.clone()
+    for one in changes:
+        if isinstance(one, Change):
+            put(one, out[0])
+            continue
+        part = out[0] if one.head is None else out[0, one.head : one.head + 1]
+        part[:, torch.tensor(one.queries)[:, None], torch.tensor(one.keys)[None]] = 0.0
+        part /= part.sum(-1, keepdim=True)
+    return out
