@@ -35,7 +35,9 @@ def runner_for(model: LensModel, *, memory: float = 1.0, generating: bool = Fals
     if generating:
         return Reference(model)
     if foreign_hooks(model):
-        warnings.warn("Hooks that are not AffectLens's are on the model: each cell takes a whole forward.", stacklevel=3)
+        warnings.warn(
+            "Hooks that are not AffectLens's are on the model: each cell takes a whole forward.", stacklevel=3
+        )
         return Reference(model)
     if model not in _CHECKED:
         _CHECKED[model] = check_engine(model)
@@ -66,7 +68,8 @@ def check_engine(model: LensModel) -> str:
     plain = [out for _, out in reference.run(base, prompt, cells, needs)]
     off = 0.0
     for mine, theirs in zip(ours, plain, strict=True):
-        assert mine.logits is not None and theirs.logits is not None
+        assert mine.logits is not None
+        assert theirs.logits is not None
         off = max(off, difference(mine.logits, theirs.logits))
         off = max(off, *(difference(mine.streams[k], theirs.streams[k]) for k in mine.streams))
         if mine.logprobs is not None and theirs.logprobs is not None:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from affectlens.attention import explicit
 from affectlens.errors import PatchError
 from affectlens.hooks import attach
 from affectlens.model import LensModel
@@ -35,6 +36,7 @@ class Engine:
     def __init__(self, model: LensModel, *, memory: float = 1.0) -> None:
         self.model, self.bytes = model, memory * 1e9
         self.blocks = Blocks(model)
+        self._vocabulary = int(model.hf.get_output_embeddings().weight.shape[0])
 
     def record(self, prompt: Prompt, sites: Sequence[Site] = ()) -> Recorded:
         """A text's own run."""
@@ -45,15 +47,17 @@ class Engine:
         whole, n = base.streams[:, None], base.tokens.n_prompt
         return self._read(base, prompt, needs, whole[-1], 0, {at: whole[at + 1, :, :n] for at in needs.layers})
 
-    def run(self, base: Recorded, prompt: Prompt, cells: Sequence[Cell], needs: Needs) -> Iterator[tuple[list[int], Out]]:
+    def run(
+        self, base: Recorded, prompt: Prompt, cells: Sequence[Cell], needs: Needs
+    ) -> Iterator[tuple[list[int], Out]]:
         """Run all cells; yields the numbers of some of them and what was read of them, until all are done."""
         last = needs.last(self.model.n_layers)
-        for rows in self.batches(cells, len(base.tokens), len(needs.layers)):
+        for rows in self.batches(cells, len(base.tokens), needs):
             yield rows, self._batch(base, prompt, [cells[row] for row in rows], needs, last)
 
-    def batches(self, cells: Sequence[Cell], n_tokens: int, n_layers_read: int = 0) -> list[list[int]]:
+    def batches(self, cells: Sequence[Cell], n_tokens: int, needs: Needs) -> list[list[int]]:
         """Cells that begin near one another, as many as fit; in each batch, ordered by the layer they begin at."""
-        tokens, rows_read = self._fit(n_tokens, n_layers_read)
+        tokens, rows_read = self._fit(n_tokens, needs)
         plan: list[list[int]] = []
         begin = 0
         for row in sorted(range(len(cells)), key=lambda r: (start(cells[r]), entry(cells[r]))):
@@ -63,12 +67,14 @@ class Engine:
             plan[-1].append(row)
         return [sorted(rows, key=lambda r: entry(cells[r])) for rows in plan]
 
-    def _fit(self, n_tokens: int, n_layers_read: int) -> tuple[int, int]:
-        """How many tokens a batch may have, and how many rows whose whole streams are read."""
-        tap = self.model.sites.shape(Site("neurons", 0)) if "neurons" in self.model.sites.kinds else (self.model.d_model,)
+    def _fit(self, n_tokens: int, needs: Needs) -> tuple[int, int]:
+        """How many tokens a batch may have, and how many rows of which streams or logits are kept."""
+        tap = (
+            self.model.sites.shape(Site("neurons", 0)) if "neurons" in self.model.sites.kinds else (self.model.d_model,)
+        )
         size = torch.finfo(self.model.dtype).bits // 8
         token = size * (16 * self.model.d_model + 4 * tap[0] + 3 * self.model.n_heads * n_tokens)
-        row = size * n_tokens * self.model.d_model * (1 + n_layers_read)
+        row = size * n_tokens * self.model.d_model * (1 + len(needs.layers)) + 4 * needs.logits * self._vocabulary
         most = CPU_TOKENS if self.model.device.type == "cpu" else GPU_TOKENS
         return max(1, min(most, int(self.bytes / 2 / token))), max(1, int(self.bytes / 4 / row))
 
@@ -79,8 +85,11 @@ class Engine:
         base.memory.before = begin
         x = base.streams[0][None, begin:].expand(0, -1, -1)
         streams: dict[int, Tensor] = {}
+        by_tap = _by_tap(cells)
         with ExitStack() as handles:
-            for site, changes in _by_tap(cells).items():
+            if any(site.kind == "pattern" for site in by_tap):
+                handles.enter_context(explicit(self.model))
+            for site, changes in by_tap.items():
                 act = partial(self._change, site, changes, begin)
                 attach(handles, self.model.sites.find(site), act, writing=True)
             for layer in range(last + 1):
@@ -130,23 +139,24 @@ class Engine:
     def _read(
         self, base: Recorded, prompt: Prompt, needs: Needs, x: Tensor, begin: int, streams: dict[int, Tensor]
     ) -> Out:
-        if not (needs.logprobs or needs.logits):
-            return Out(None, None, streams)
+        if not (needs.logprobs or needs.logits or needs.top):
+            return Out(streams=streams)
         n, tokens = base.tokens.n_prompt, base.tokens
         tail = list(range(n, len(tokens))) if needs.logprobs else []
         chosen = torch.tensor([n - 1, *tail]) - begin
-        width = 4 * self.model.hf.get_output_embeddings().weight.shape[0] * len(chosen)
+        width = 4 * self._vocabulary * len(chosen)
         fit = max(1, min(HEAD_ROWS, int(self.bytes / 8 / width)))
-        found = [self._scores(part[:, chosen], prompt, needs) for part in x.split(fit)]
-        logprobs = torch.cat([one for one, _ in found]) if needs.logprobs else None
-        logits = torch.cat([one for _, one in found]) if needs.logits else None
-        return Out(logprobs, logits, streams)
+        parts = [self._scores(part[:, chosen], prompt, needs) for part in x.split(fit)]
+        logprobs, logits, top = (None if one[0] is None else torch.cat(one) for one in zip(*parts, strict=True))
+        return Out(logprobs, logits, streams, top=top)
 
-    def _scores(self, x: Tensor, prompt: Prompt, needs: Needs) -> tuple[Tensor, Tensor]:
-        """log P of each verbaliser, and the last token's logits, from the stream at the tokens that are read."""
+    def _scores(self, x: Tensor, prompt: Prompt, needs: Needs) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """What is asked of the stream at the tokens that are read: log P of verbalisers, logits, top token."""
         logits = self.blocks.head(x)
+        last = logits[:, 0].float() if needs.logits else None
+        top = logits[:, 0].argmax(-1) if needs.top else None
         if not needs.logprobs:
-            return logits.new_zeros(len(x), 0), logits[:, 0].float()
+            return None, last, top
         firsts = torch.tensor([tail[0] for tail in prompt.tails], device=logits.device)
         total = token_logprobs(logits[:, 0], firsts.expand(len(x), -1)).double()
         column = 1
@@ -155,7 +165,7 @@ class Engine:
                 ids = torch.full((len(x), 1), token, device=logits.device)
                 total[:, number] += token_logprobs(logits[:, column], ids)[:, 0].double()
                 column += 1
-        return total, logits[:, 0].float()
+        return total, last, top
 
 
 def _by_tap(cells: list[Cell]) -> dict[Site, list[tuple[int, Change]]]:

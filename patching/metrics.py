@@ -74,7 +74,7 @@ class Metric:
     def __neg__(self) -> "Metric":
         return replace(self, name=f"-({self.name})", value=lambda reading: -self(reading))
 
-    def __mul__(self, factor: float) -> "Metric":
+    def __mul__(self, factor: int | float) -> "Metric":
         return replace(self, name=f"{factor:g} x ({self.name})", value=lambda reading: factor * self(reading))
 
     __rmul__ = __mul__
@@ -202,8 +202,10 @@ def kl() -> Metric:
     """
 
     def value(reading: Reading) -> Values:
-        assert reading.logits is not None and reading.clean is not None and reading.clean.logits is not None
-        clean, run = (one.double().log_softmax(-1) for one in (reading.clean.logits, reading.logits))
+        unpatched = reading.clean.logits if reading.clean else None
+        assert unpatched is not None
+        assert reading.logits is not None
+        clean, run = (one.double().log_softmax(-1) for one in (unpatched, reading.logits))
         return -(clean.exp() * (clean - run)).sum(-1)
 
     return Metric("-KL(clean, run)", value, logits=True)

@@ -100,7 +100,7 @@ def prepare(
     layouts, prompts = encode(model, items, labels=labels, cue=cue, chat=chat)
     by_id = items.set_index("id", drop=False)
     sides = {
-        name: Side(name, prompt, layout, _known(by_id, name, "emotion"), _known(by_id, name, "affect"))
+        name: Side(name, prompt, layout, _known(by_id, name, "emotion"), _flag(by_id, name))
         for name, layout, prompt in zip(items["id"], layouts, prompts, strict=True)
     }
     out = []
@@ -173,6 +173,11 @@ def _tabled(pairs: Given) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _known(items: pd.DataFrame, name: str, fact: str) -> Any:
     value = items.at[name, fact] if fact in items else None
     return None if value is None or value != value else value
+
+
+def _flag(items: pd.DataFrame, name: str) -> bool | None:
+    value = _known(items, name, "affect")
+    return None if value is None else bool(value)
 
 
 def _text_end(layout: Layout, n_characters: int) -> int:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from affectlens.patching.cells import Cell
@@ -22,6 +22,7 @@ class Needs:
     logits: bool = False  # of the last token
     layers: frozenset[int] = frozenset()  # the stream that leaves these
     generate: int = 0  # how many tokens to write
+    top: bool = False  # the likeliest next token
 
     @classmethod
     def of(cls, metrics: Sequence[Metric]) -> "Needs":
@@ -35,7 +36,8 @@ class Needs:
 
     def last(self, n_layers: int) -> int:
         """The last layer that has to be computed."""
-        return n_layers - 1 if self.logprobs or self.logits or not self.layers else max(self.layers)
+        whole = self.logprobs or self.logits or self.top or not self.layers
+        return n_layers - 1 if whole else max(self.layers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +48,10 @@ class Out:
     logits: Float[Tensor, "row d_vocab"] | None = None
     streams: dict[int, Float[Tensor, "row pos d_model"]] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
+    top: Int[Tensor, " row"] | None = None
 
 
+@runtime_checkable
 class Runner(Protocol):
     """Runs cells on texts: the engine, or one forward a cell."""
 

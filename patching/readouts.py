@@ -75,7 +75,7 @@ def readout(
     fold_of = _deal(groups, folds, seed)
     given = items.assign(text=items["text"] + cue) if cue else battery
     acts = capture(model, given, sites=f"L{layer}.resid_post", positions=position, progress=progress)
-    x = np.asarray(acts.at(layer), dtype=np.float64)[question.rows][:, None]
+    x = np.asarray(acts.at(position), dtype=np.float64)[question.rows]
     fits = {fold: _fit(method, x, question, np.array([fold_of[g] != fold for g in groups])) for fold in range(folds)}
     fits[-1] = _fit(method, x, question, np.ones(len(x), dtype=bool))
     rule = Position.parse(position)

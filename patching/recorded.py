@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from affectlens.attention import explicit
 from affectlens.hooks import attach
 from affectlens.model import LensModel
 from affectlens.patching.walking import Blocks, Memory, Passage
@@ -58,7 +59,7 @@ class Recorded:
         streams: the residual stream entering each layer, and leaving the last one; ``[layer, pos, d_model]``.
         memory: keys and values.
         allowed: which keys each layer's queries may see.
-        sites: values asked for, ``[pos, *part]``; of a pattern ``[head, query, key]``.
+        sites: values asked for, over the prompt alone, ``[pos, *part]``; of a pattern ``[head, query, key]``.
     """
 
     tokens: Tokens
@@ -100,9 +101,12 @@ def run_once(model: LensModel, blocks: Blocks, prompt: Prompt, sites: tuple[Site
     x, streams = passage.x, []
 
     def keep(site: Site, value: Tensor) -> None:
-        found.sites[site] = model.sites.part(site, value)[0].clone()
+        whole, n = model.sites.part(site, value)[0], tokens.n_prompt
+        found.sites[site] = (whole[..., :n, :n] if site.kind == "pattern" else whole[:n]).clone()
 
     with ExitStack() as handles:
+        if any(site.kind == "pattern" for site in sites):
+            handles.enter_context(explicit(model))
         for site in sites:
             attach(handles, model.sites.find(site), partial(keep, site))
         for layer in range(model.n_layers):

@@ -65,13 +65,14 @@ class Reference:
 
     def _read(self, prompt: Prompt, needs: Needs) -> Out:
         logprobs = score_batch(self.model, [prompt]) if needs.logprobs else None
-        logits, streams = None, {}
-        if needs.logits or needs.layers:
+        logits, streams, whole = None, {}, needs.logits or needs.top
+        if whole or needs.layers:
             with record(self.model, [Site("resid_post", at) for at in sorted(needs.layers)] or "resid_post") as seen:
                 logits = self._forward(prompt)[:, -1].float()
             streams = {at: seen[Site("resid_post", at)] for at in needs.layers}
         texts = (self._written(prompt, needs.generate),) if needs.generate else ()
-        return Out(logprobs, logits if needs.logits else None, streams, texts)
+        top = logits.argmax(-1) if needs.top and logits is not None else None
+        return Out(logprobs, logits if needs.logits else None, streams, texts, top)
 
     def _forward(self, prompt: Prompt) -> Tensor:
         ids = torch.tensor(prompt.ids, device=self.model.device)[None]

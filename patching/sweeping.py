@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from affectlens.patching.results import PatchSweep
 
 from affectlens.errors import PatchError
 from affectlens.model import LensModel
@@ -19,7 +20,6 @@ from affectlens.patching.job import Job
 from affectlens.patching.keeping import Kept
 from affectlens.patching.metrics import Metric, merged_labels
 from affectlens.patching.pairs import Given, PatchPair, prepare
-from affectlens.patching.results import PatchSweep
 from affectlens.patching.sources import CONTROLS, sources
 from affectlens.patching.units import Positions, Sites, Unit, expand_positions, expand_sites, units
 from affectlens.progress import tracked
@@ -101,7 +101,7 @@ def patch(
             tables.append(kept.get(number, partial(job.rows, pair, chosen, froms)))
     if not tables:
         raise PatchError(f"No pair can be patched there: {'; '.join(refused[:3])}.")
-    about = pd.DataFrame([described(pair, model, direction) for pair in turned])
+    about = pd.DataFrame([described(pair, direction) for pair in turned])
     return PatchSweep(pd.concat(tables, ignore_index=True), about, meta | {"refused": refused})
 
 
@@ -149,7 +149,7 @@ def facts(
     }  # fmt: skip
 
 
-def described(pair: PatchPair, model: LensModel, direction: str) -> Json:
+def described(pair: PatchPair, direction: str) -> Json:
     """One row about a pair whose ``corrupt`` is the base, with the base's tokens."""
     base = pair.corrupt
     ids = (pair.clean.name, base.name) if direction == "denoise" else (base.name, pair.clean.name)

@@ -1,0 +1,120 @@
+"""The ablations of one pair: which values go, and what takes their place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import pandas as pd
+
+from affectlens.patching.cells import Cell, Change, Cut
+from affectlens.patching.job import Job
+from affectlens.patching.metrics import Metric, Reading
+from affectlens.patching.pairs import PatchPair, Side
+from affectlens.patching.reading import Needs, Runner
+from affectlens.patching.recorded import Recorded
+from affectlens.patching.replacing import Replacing
+from affectlens.patching.spans import tokens
+from affectlens.sites import Site
+from affectlens.types import Json
+
+RANDOM = "random_change"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is ablated together."""
+
+    sites: tuple[Site, ...]
+    span: str
+    keys: str = ""  # of a knockout: the span that is not attended to
+    layers: range = range(0)
+    head: int | None = None
+
+    @property
+    def facts(self) -> Json:
+        """The columns that name it; of several sites the last one, with their number."""
+        if self.keys:
+            head = -1 if self.head is None else self.head
+            return {"kind": "attention", "layer": self.layers[0], "index": head,
+                    "segment": f"{self.keys} to {self.span}", "together": len(self.layers)}  # fmt: skip
+        last = self.sites[-1]
+        return {"kind": last.kind, "layer": last.layer, "index": -1 if last.index is None else last.index,
+                "segment": self.span, "together": len(self.sites)}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps of an ablation."""
+
+    kind: str
+    steps: Sequence[Step]
+    control: bool
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        return tuple(dict.fromkeys(site for step in self.steps for site in step.sites))
+
+
+class Deleting:
+    """Runs a plan on pairs."""
+
+    def __init__(self, runner: Runner, metrics: Sequence[Metric], plan: Plan, values: Replacing) -> None:
+        self.runner, self.metrics, self.plan, self.values = runner, metrics, plan, values
+        self.job = Job(runner, metrics, plan.sites)
+
+    def possible(self, pair: PatchPair) -> list[Step]:
+        """The steps whose spans have tokens in both texts."""
+        names = {span for step in self.plan.steps for span in (step.span, step.keys) if span}
+        there = {span for span in names if all(tokens(pair, side, span) for side in (pair.clean, pair.corrupt))}
+        return [step for step in self.plan.steps if {step.span, step.keys or step.span} <= there]
+
+    def rows(self, pair: PatchPair) -> pd.DataFrame:
+        """The pair's rows: what each step leaves of each text's metric."""
+        sides = {"clean": pair.clean, "corrupt": pair.corrupt}
+        needs = replace(Needs.of(self.metrics), top=True)
+        own = {name: self.runner.record(side.prompt, self.plan.sites) for name, side in sides.items()}
+        before = {name: self.runner.unpatched(own[name], side.prompt, needs) for name, side in sides.items()}
+        ends = {name: self.job.reading(pair, side, before[name]) for name, side in sides.items()}
+        every = [(step, source) for source in self._sources() for step in self.possible(pair)]
+        out = [pd.DataFrame([step.facts | {"source": source, "metric": metric.name} for step, source in every])
+               for metric in self.metrics]  # fmt: skip
+        for name, side in sides.items():
+            cells = [self._cell(pair, side, own[name], step, source) for step, source in every]
+            top = before[name].top
+            assert top is not None
+            values, tops = self._read(pair, side, own[name], cells, needs, ends)
+            for table, metric in zip(out, self.metrics, strict=True):
+                table[name] = float(metric(replace(ends[name], **ends))[0])
+                table[f"{name}_left"] = values[metric.name]
+                table[f"{name}_top_changed"] = [int(one) != int(top[0]) for one in tops]
+        found = pd.concat(out, ignore_index=True)
+        about = {"pair": pair.name, "group": pair.group, "contrast": pair.contrast, "emotion": pair.emotion}
+        return found.assign(position=-1, **about)
+
+    def _read(
+        self, pair: PatchPair, side: Side, base: Recorded, cells: Sequence[Cell], needs: Needs, ends: dict[str, Reading]
+    ) -> tuple[dict[str, list[float]], list[int]]:
+        values, tops = {metric.name: [0.0] * len(cells) for metric in self.metrics}, [0] * len(cells)
+        for rows, out in self.runner.run(base, side.prompt, cells, needs):
+            reading = replace(self.job.reading(pair, side, out), **ends)
+            assert out.top is not None
+            for at, row in enumerate(rows):
+                tops[row] = int(out.top[at])
+            for metric in self.metrics:
+                for row, value in zip(rows, metric(reading).tolist(), strict=True):
+                    values[metric.name][row] = value
+        return values, tops
+
+    def _sources(self) -> tuple[str, ...]:
+        return ("matched", RANDOM) if self.plan.control else ("matched",)
+
+    def _cell(self, pair: PatchPair, side: Side, run: Recorded, step: Step, source: str) -> Cell:
+        at = tokens(pair, side, step.span)
+        if step.keys:
+            keys = tokens(pair, side, step.keys)
+            return tuple(Cut(layer, tuple(at), tuple(keys), step.head) for layer in step.layers)
+        changes = []
+        for site in step.sites:
+            new = self.values.new(pair, side, step.span, site, run.sites[site][at])
+            changes.append(Change(site, tuple(at), self.values.random(side, site, new) if source == RANDOM else new))
+        return tuple(changes)

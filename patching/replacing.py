@@ -1,0 +1,99 @@
+"""What takes the place of values that are ablated."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from affectlens.errors import PatchError
+from affectlens.patching.pairs import PatchPair, Side
+from affectlens.patching.reading import Runner
+from affectlens.patching.spans import tokens
+from affectlens.sites import Site
+
+KINDS = ("zero", "mean", "resample", "direction")
+New = Tensor | Callable[[Tensor], Tensor]
+
+
+class Replacing:
+    """The new values of one kind of ablation.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        runner: what records other texts.
+        pairs: whose texts means and samples are taken from, always from another group.
+        sites: what is ablated.
+        seed: of samples and random changes.
+        directions: by layer, orthonormal rows.
+    """
+
+    def __init__(
+        self, kind: str, runner: Runner, pairs: Sequence[PatchPair], sites: Sequence[Site], seed: int,
+        directions: Mapping[int, np.ndarray],
+    ) -> None:  # fmt: skip
+        self.kind, self.runner, self.pairs, self.sites, self.seed = kind, runner, pairs, sites, seed
+        self.directions = directions
+        self.sums: dict[tuple[str, Site], dict[str, tuple[Tensor, int]]] = {}  # span, site -> group -> sum, tokens
+        self._sampled: tuple[str, PatchPair, Side, dict[Site, Tensor]] | None = None
+
+    def learn(self, pairs: Iterable[PatchPair], names: Iterable[str]) -> None:
+        """Sum every text's values over each span, by group, for means that leave a group out."""
+        spans = list(names)
+        for pair in pairs:
+            for side in (pair.clean, pair.corrupt):
+                run = self.runner.record(side.prompt, self.sites)
+                for span in spans:
+                    if at := tokens(pair, side, span):
+                        self._add(pair.group, span, run.sites, at)
+
+    def _add(self, group: str, span: str, values: Mapping[Site, Tensor], at: list[int]) -> None:
+        for site in self.sites:
+            by_group = self.sums.setdefault((span, site), {})
+            total, n = by_group.get(group, (torch.zeros_like(values[site][0]), 0))
+            by_group[group] = (total + values[site][at].sum(0), n + len(at))
+
+    def new(self, pair: PatchPair, side: Side, span: str, site: Site, old: Tensor) -> New:
+        """The values that replace ``old`` ``[pos, *part]`` over a span of one of the pair's texts."""
+        if self.kind == "zero":
+            return torch.zeros_like(old)
+        if self.kind == "direction":
+            basis = torch.from_numpy(self.directions[site.layer]).to(old)
+            return lambda value: value - (value @ basis.T) @ basis
+        if self.kind == "mean":
+            others = [part for group, part in self.sums[span, site].items() if group != pair.group]
+            if not others:
+                raise PatchError("A mean ablation needs texts of at least two groups: give more pairs.")
+            n = sum(count for _, count in others)
+            return (torch.stack([total for total, _ in others]).sum(0) / n).expand_as(old)
+        other, theirs, values = self._sample(pair, side)
+        places = tokens(other, theirs, span) or list(range(1, len(theirs)))
+        return values[site][[places[-min(back, len(places))] for back in range(len(old), 0, -1)]]
+
+    def _sample(self, pair: PatchPair, side: Side) -> tuple[PatchPair, Side, dict[Site, Tensor]]:
+        """A text of another group, the same for all sites and spans of one text."""
+        key = f"{pair.name} {side.name}"
+        if self._sampled is None or self._sampled[0] != key:
+            foreign = [(one, end) for one in self.pairs if one.group != pair.group for end in (one.clean, one.corrupt)]
+            if not foreign:
+                raise PatchError("Resampling needs texts of at least two groups: give more pairs.")
+            other, theirs = foreign[self._rng(key).integers(len(foreign))]
+            self._sampled = (key, other, theirs, self.runner.record(theirs.prompt, self.sites).sites)
+        return self._sampled[1:]
+
+    def random(self, side: Side, site: Site, new: New) -> Callable[[Tensor], Tensor]:
+        """A change as large as the ablation's, at each token in a random direction."""
+        seed = int(self._rng(f"{side.name} {site}").integers(2**62))
+
+        def change(value: Tensor) -> Tensor:
+            noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(seed)).to(value)
+            step = (new(value) if callable(new) else new.to(value)) - value
+            axes = tuple(range(1, value.ndim))
+            if not axes:  # a neuron is a number: only its sign can be drawn
+                return value + step.abs() * noise.sign()
+            return value + noise / noise.norm(dim=axes, keepdim=True) * step.norm(dim=axes, keepdim=True)
+
+        return change
+
+    def _rng(self, name: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *name.encode()])

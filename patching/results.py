@@ -1,0 +1,281 @@
+"""``PatchSweep``: what was patched, pair by pair, which says, draws, saves and compares itself."""
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy.stats import rankdata
+
+from affectlens.errors import PatchError
+from affectlens.patching import effects as statistics
+from affectlens.patching.effects import CELL, MATCHED, NOTHING, Grid, lay_out, measured, tested
+from affectlens.paths import write_parquet, write_text
+from affectlens.stats import Estimate, Weights, estimate
+from affectlens.types import Json
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PatchSweep:
+    """The outcome of :func:`affectlens.patching.patch`.
+
+    ``table`` has one row a pair, metric, source and cell: ``pair, group, contrast, emotion, metric, source, kind, layer,
+    index`` (-1: the whole site), ``segment, position`` (in the text that was run; -1: the whole segment), ``clean,
+    corrupt, value``. ``pairs`` has one row a pair, with the ``tokens`` of the text that was run and its ``segments``.
+    """
+
+    table: pd.DataFrame
+    pairs: pd.DataFrame
+    meta: Json  # direction, model, battery, sites, positions, metrics and their units, controls, seed, refused
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics, in the order in which they were given."""
+        return list(self.table["metric"].unique())
+
+    @cached_property
+    def baselines(self) -> pd.DataFrame:
+        """Of each metric the means of clean, corrupt and their gap, and the pairs left out; see ``effects.baselines``."""
+        return statistics.baselines(self.table, seed=self._seed)
+
+    def effects(self, *, metric: str | None = None, source: str | None = None) -> pd.DataFrame:
+        """One row a source and cell, with its interval: :func:`affectlens.patching.effects.effects`.
+
+        Args:
+            metric: of one metric alone.
+            source: of one source alone: ``matched``, or a control.
+        """
+        return _chosen(self._effects, metric=metric, source=source)
+
+    def beside(self, *, metric: str | None = None, control: str | None = None) -> pd.DataFrame:
+        """Each cell less each control, and whether it is specific: :func:`affectlens.patching.effects.beside`.
+
+        Args:
+            metric: of one metric alone.
+            control: of one control alone; ``nothing`` is the effect itself.
+        """
+        return _chosen(self._beside, metric=metric, control=control)
+
+    def at(
+        self, *, layer: int | None = None, kind: str | None = None, segment: str | None = None, index: int | None = None,
+        metric: str | None = None, source: str = MATCHED, extent: str | None = None,
+    ) -> Estimate:  # fmt: skip
+        """One effect. What the sweep has only one of need not be said.
+
+        Args:
+            layer: the layer.
+            kind: of site, such as ``resid_pre``.
+            segment: where it was patched.
+            index: a head or neuron; -1 is the whole site.
+            metric: its name.
+            source: ``matched``, or a control.
+            extent: ``segment`` (patched as a whole) or ``token`` (one by one).
+
+        Raises:
+            PatchError: if that names no cell, or several.
+        """
+        asked = {"source": source, "metric": metric, "kind": kind, "layer": layer, "index": index, "segment": segment,
+                 "extent": extent}  # fmt: skip
+        rows = _chosen(self._effects, **asked)
+        if len(rows) > 1:
+            open_ones = (f"{name} ({_listed(rows[name])})" for name in CELL if rows[name].nunique() > 1)
+            raise PatchError(f"That names {len(rows)} cells: say which {', '.join(open_ones)}.")
+        row = rows.iloc[0].to_dict()
+        p, adjusted = (None if pd.isna(row.get(name)) else float(row[name]) for name in ("p", "p_adjusted"))
+        method = row["method"] if row["normalised"] else f"{row['method']}; mean change in {self.unit(row['metric'])}"
+        return Estimate(row["value"], row["low"], row["high"], int(row["n"]), row["unit"], p, adjusted, method)
+
+    def top(self, n: int = 10, *, metric: str | None = None) -> pd.DataFrame:
+        """The cells with the largest effects, specific ones first; ``complete`` ones, which must be, are left out.
+
+        Args:
+            n: how many.
+            metric: its name; the first by default.
+        """
+        name = metric or self.metrics[0]
+        verdict = self.beside(metric=name, control=NOTHING)[[*CELL, "specific"]]
+        cells = self.effects(metric=name, source=MATCHED).merge(verdict, on=CELL)
+        cells = cells[~cells["complete"]].sort_values(["specific", "value"], ascending=False, kind="stable")
+        return cells.drop(columns=["source", "complete"]).head(n).reset_index(drop=True)
+
+    def unit(self, metric: str) -> str:
+        """The unit of a metric."""
+        return str(self.meta["metrics"].get(metric, {}).get("unit", "its unit"))
+
+    def summary(self) -> list[str]:
+        """What was found, in sentences; Markdown. If controls undo a finding, that comes first."""
+        from affectlens.patching.words import summary
+
+        return summary(self)
+
+    def plot(self, **options: Any) -> "Figure":
+        """Layer by segment: :func:`affectlens.patching.figures.layer_by_segment`."""
+        return self._drawn("layer_by_segment", **options)
+
+    def plot_tokens(self, pair: str, **options: Any) -> "Figure":
+        """Layer by token of one pair: :func:`affectlens.patching.figures.layer_by_token`."""
+        return self._drawn("layer_by_token", pair, **options)
+
+    def plot_heads(self, **options: Any) -> "Figure":
+        """Layer by head: :func:`affectlens.patching.figures.layer_by_head`."""
+        return self._drawn("layer_by_head", **options)
+
+    def plot_depth(self, **options: Any) -> "Figure":
+        """Effect against depth, beside every control: :func:`affectlens.patching.figures.by_depth`."""
+        return self._drawn("by_depth", **options)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``results/sweep.parquet``, ``pairs.parquet`` and, last, ``sweep.json``."""
+        home = Path(folder) / "results"
+        write_parquet(home / "sweep.parquet", self.table)
+        write_parquet(home / "pairs.parquet", self.pairs)
+        write_text(home / "sweep.json", json.dumps(self.meta, indent=1))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "PatchSweep":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            PatchError: if there is none, or it is damaged.
+        """
+        home = Path(folder) / "results"
+        if not (home / "sweep.json").is_file():
+            raise PatchError(f"{folder} holds no finished sweep: it has no results/sweep.json.")
+        try:
+            meta = json.loads((home / "sweep.json").read_text(encoding="utf-8"))
+            table, pairs = (pd.read_parquet(home / f"{name}.parquet") for name in ("sweep", "pairs"))
+        except (ValueError, OSError) as error:
+            raise PatchError(f"The sweep in {folder} is damaged ({str(error).splitlines()[0]}): run it anew.") from None
+        return cls(table, pairs.assign(tokens=pairs["tokens"].map(list)), meta)
+
+    def _drawn(self, name: str, *given: str, **options: Any) -> "Figure":
+        from affectlens.patching import figures
+
+        return getattr(figures, name)(self, *given, **options)
+
+    @cached_property
+    def _effects(self) -> pd.DataFrame:
+        return statistics.effects(self.table, self.meta["direction"], seed=self._seed)
+
+    @cached_property
+    def _beside(self) -> pd.DataFrame:
+        return statistics.beside(self.table, self.meta["direction"], seed=self._seed)
+
+    @property
+    def _seed(self) -> int:
+        return int(self.meta.get("seed", 0))
+
+    def __repr__(self) -> str:
+        cells = self.table.drop_duplicates(["kind", "layer", "index", "segment"])
+        return (
+            f"PatchSweep({self.meta['direction']} on {self.meta['model']}: {self.table['pair'].nunique()} pairs, "
+            f"{len(cells)} cells, {', '.join(self.metrics)}; sources {', '.join(self.table['source'].unique())})"
+        )
+
+    def _repr_html_(self) -> str:
+        from affectlens.report import markdown
+
+        lines = "".join(f"<p>{markdown(line)}</p>" for line in self.summary())
+        return lines + self.top().to_html(index=False, border=0, float_format="{:.3f}".format)
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """Denoise and noise of the same pairs, cell by cell.
+
+    ``cells`` has one row a metric and cell: CELL, ``denoise`` and ``noise`` with ``_low`` and ``_high``, their
+    ``difference`` with ``low, high, p, p_adjusted`` (max-T over the metric's cells), ``n`` groups, ``normalised``.
+    Denoise above noise: the cell is enough, but something else serves when it is gone. Below: it is needed, but not
+    enough (Heimersheim and Nanda 2024, arXiv:2404.15255).
+    """
+
+    cells: pd.DataFrame
+    rho: dict[str, Estimate]  # of each metric the rank correlation over cells, with groups resampled
+
+
+def agreement(denoise: pd.DataFrame, noise: pd.DataFrame, *, seed: int = 0) -> Agreement:
+    """Compare both directions in the cells that both have, paired by pair.
+
+    Args:
+        denoise: the tidy table of one sweep.
+        noise: that of the other.
+        seed: of bootstrap and flips.
+
+    Raises:
+        PatchError: if they share no cell of a metric, or their baselines differ.
+    """
+    known = statistics.baselines(denoise, seed=seed)
+    parts, rho = [], {}
+    for metric, tells in known.loc[known["metric"].isin(noise["metric"]), ["metric", "tells"]].itertuples(index=False):
+        both = lay_out(denoise, metric, "denoise"), lay_out(noise, metric, "noise")
+        names = [name for name in both[0].names if name in both[1].names]
+        cells = both[0].cells.merge(both[1].cells)
+        if not names or cells.empty or any(MATCHED not in grid.change for grid in both):
+            continue
+        (gap, a), (other, b) = (_shared(grid, names, cells) for grid in both)
+        if np.abs(gap - other).max() > 0.01 * np.abs(gap).mean():
+            raise PatchError(f"The sweeps have other baselines in {metric}: they need one model, one cue, one metric.")
+        group = pd.factorize(both[0].group[[both[0].names.index(name) for name in names]])[0]
+        found = [measured(one, gap, group, seed, tells) for one in (a + 0 * b, b + 0 * a, a - b)]
+        for name, one in zip(("denoise", "noise"), found, strict=True):
+            cells[[name, f"{name}_low", f"{name}_high"]] = one[["value", "low", "high"]]
+        difference = found[2].rename(columns={"value": "difference"}).join(tested([a - b], group, seed)[0])
+        parts.append(cells.join(difference)[difference["n"] > 0])
+        usable = (difference["normalised"] | (not tells)).to_numpy() & np.isfinite(a + b).any(0)
+        rho[metric] = _rank_correlation(a[:, usable], b[:, usable], gap if tells else np.ones(len(gap)), group, seed)
+    if not parts:
+        raise PatchError("The sweeps share no cell that was patched from the pairs' own texts.")
+    return Agreement(pd.concat(parts, ignore_index=True), rho)
+
+
+def _shared(grid: Grid, names: list[str], cells: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The gaps of these pairs, and their changes in these cells."""
+    rows = [grid.names.index(name) for name in names]
+    columns = cells[CELL].merge(grid.cells.reset_index())["index_y" if "index_y" in cells else "level_0"]
+    return grid.gap[rows], grid.change[MATCHED][np.ix_(rows, columns)]
+
+
+def _rank_correlation(
+    a: Float[np.ndarray, "pair cell"], b: Float[np.ndarray, "pair cell"], gap: Float[np.ndarray, " pair"],
+    group: np.ndarray, seed: int,
+) -> Estimate:  # fmt: skip
+    """Spearman's correlation of effects over cells; a cell that no drawn group has is left out of that draw."""
+    member = (group == np.arange(group.max() + 1)[:, None]).astype(float)
+    base = member @ (np.isfinite(a + b) * gap[:, None])
+    changes = [member @ np.nan_to_num(one + 0 * other) for one, other in ((a, b), (b, a))]
+
+    def statistic(weights: Weights) -> Float[np.ndarray, " draw"]:
+        out = []
+        for row in weights:
+            under = row @ base
+            x, y = (rankdata((row @ one)[under != 0] / under[under != 0]) for one in changes)
+            flat = not len(x) or x.std() == 0 or y.std() == 0
+            out.append(np.nan if flat else np.corrcoef(x, y)[0, 1])
+        return np.array(out)
+
+    found = estimate(statistic, len(member), "group", seed=seed, bounds=None)
+    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
+
+
+def _chosen(table: pd.DataFrame, **asked: object) -> pd.DataFrame:
+    """The rows with these facts, of those that are not None."""
+    rows = table
+    for name, value in asked.items():
+        if value is not None:
+            there, rows = _listed(rows[name]), rows[rows[name] == value]
+            if rows.empty:
+                raise PatchError(f"There is no {name} {value!r} there; there is {there}.")
+    return rows.reset_index(drop=True)
+
+
+def _listed(values: "pd.Series[Any]") -> str:
+    """What there is to choose from; of many, the first and the last."""
+    every = sorted(values.unique())
+    return ", ".join(map(str, every)) if len(every) <= 12 else f"{every[0]} to {every[-1]}"
