@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from affectlens.attention import eager, explicit, rewriting
 from affectlens.cursors import Cursor, following
 from affectlens.errors import SiteError
 from affectlens.model import LensModel
 from affectlens.sites import Site
-from affectlens.taps import Tap, eager, first, given
+from affectlens.taps import Tap, first, given
 
 Sites = str | Site | Iterable[str | Site]
 See = Callable[[Site, Tensor], None]
@@ -55,9 +56,9 @@ class Recorded(Mapping[Site, Tensor]):
 def watch(model: LensModel, sites: Sites, see: See, *, stop: bool = False) -> Iterator[None]:
     """Call ``see(site, value)`` with each site's value as the model runs inside the ``with``.
 
-    Values are ``[batch, pos, d_model]``; for ``z`` ``[batch, pos, head, d_head]``, for ``neurons``
-    ``[batch, pos, d_mlp]``, for ``pattern`` ``[batch, head, query, key]``; a single head, neuron or feature is without
-    its own axis. They are the model's own tensors: read them, don't write into them.
+    Values are ``[batch, pos, d_model]``; for ``q``, ``k``, ``v`` and ``z`` ``[batch, pos, head, d_head]``, for
+    ``neurons`` ``[batch, pos, d_mlp]``, for ``pattern`` ``[batch, head, query, key]``; a single head, neuron or feature
+    is without its own axis. They are the model's own tensors: read them, don't write into them.
 
     Args:
         model: from :func:`affectlens.load_model`.
@@ -115,12 +116,13 @@ def edit(model: LensModel, edits: Mapping[str, Edit] | Mapping[Site, Edit], *, i
     """Replace the sites' values by what the edits return, while the model runs inside the ``with``.
 
     An edit gets the value (as :func:`watch` gives it) and a :class:`Cursor` with absolute positions, and returns a
-    tensor of the same shape; it must not write into the one it was given.
+    tensor of the same shape; it must not write into the one it was given. Weights that an edit of ``pattern`` returns
+    are multiplied with the values as they are: they need not sum to one.
 
     Args:
         model: from :func:`affectlens.load_model`.
-        edits: a function a site; a name without a layer means every layer. ``pattern`` and
-            ``features`` can be watched but not edited.
+        edits: a function a site; a name without a layer means every layer. ``features`` can be watched but not
+            edited.
         idle: what to do about edits that changed nothing: ``warn``, ``raise`` or ``ignore``.
 
     Raises:
@@ -133,12 +135,12 @@ def edit(model: LensModel, edits: Mapping[str, Edit] | Mapping[Site, Edit], *, i
     if len(acts) < len(expanded):
         twice = sorted({str(site) for site in acts if [s for s, _ in expanded].count(site) > 1})
         raise SiteError(f"{', '.join(twice)} is named twice: give one function a site, or nest two edits.")
-    frozen = [str(site) for site in acts if site.kind in ("pattern", "features")]
-    if frozen:
-        raise SiteError(f"{', '.join(frozen)} can be watched but not edited; edit z or the site that it is read from.")
+    _refuse(model, acts)
     unmoved = set(acts)
     with ExitStack() as handles:
         cursor = handles.enter_context(following(model))
+        if any(site.kind == "pattern" for site in acts):
+            handles.enter_context(explicit(model))
 
         def change(site: Site, old: Tensor) -> Tensor:
             part = model.sites.part(site, old)
@@ -164,10 +166,40 @@ def edit(model: LensModel, edits: Mapping[str, Edit] | Mapping[Site, Edit], *, i
         warnings.warn(sentence, NothingChanged, stacklevel=3)
 
 
+def _refuse(model: LensModel, sites: Iterable[Site]) -> None:
+    """Say which of these can't be edited, and why."""
+    for site in sites:
+        if site.kind == "features":
+            raise SiteError(
+                f"{site} can be watched but not edited; edit {model.sites.dictionaries[site.sae or ''].site}."
+            )
+        if site.kind == "pattern" and not model.sites.find(site).attends:
+            raise SiteError(
+                f"{site} can be watched but not edited: what the attention of {model.name} gives is not its weights "
+                "times the values, or not through transformers' interface; edit z."
+            )
+
+
 def attach(handles: ExitStack, tap: Tap, act: Callable[[Tensor], Any], *, writing: bool = False) -> None:
-    """Hook one tap; ``act`` gets the value, and if ``writing`` what it returns takes its place."""
+    """Hook one tap, until ``handles`` close.
+
+    Args:
+        handles: what takes the hook away again.
+        tap: from ``model.sites.find(site)``.
+        act: gets the tap's whole value, of which ``model.sites.part(site, value)`` is the site.
+        writing: what ``act`` returns takes the value's place; ``model.sites.with_part`` makes it. A pattern can be
+            written to inside :func:`affectlens.attention.explicit` only.
+
+    Raises:
+        SiteError: writing to a pattern outside of that, or where weights are not what attention computes with.
+    """
     if writing and tap.adds and tap.base:
         _attach_between(handles, tap.base, tap.adds, act)
+        return
+    if writing and tap.side == "weights":
+        if not tap.attends:
+            raise SiteError("This attention's weights can be watched but not edited; edit z.")
+        handles.callback(rewriting(tap.attends, act))
         return
 
     def going_in(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

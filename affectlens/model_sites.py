@@ -106,18 +106,20 @@ class ModelSites:
                 raise SiteError(f"{self._name} has no {site}; layer {site.layer} has {there}.")
             tap, size = found, self._count(site, found)
         if site.index is not None and site.index >= size:
-            raise SiteError(f"{site} is beyond {self._name}: its layer {site.layer} counts from 0 to {size - 1} there.")
+            what = "counts key-value heads" if site.kind in ("k", "v") else "counts"
+            raise SiteError(f"{site} is beyond {self._name}: its layer {site.layer} {what} from 0 to {size - 1} there.")
         return tap
 
     def _count(self, site: Site, tap: Tap) -> int:
-        return self.n_heads if site.kind in ("z", "pattern") else tap.width
+        if tap.heads:
+            return tap.heads.count
+        return self.n_heads if site.kind == "pattern" else tap.width
 
     def shape(self, site: Site) -> tuple[int, ...]:
         """The shape of the site at one token; of a pattern, at one pair of query and key."""
         tap = self.find(site)
-        if site.kind == "z":
-            d_head = tap.width // self.n_heads
-            return (self.n_heads, d_head) if site.index is None else (d_head,)
+        if tap.heads and site.kind != "features":
+            return (tap.heads.count, tap.heads.d_head) if site.index is None else (tap.heads.d_head,)
         if site.index is not None:
             return ()
         if site.kind == "pattern":
@@ -126,23 +128,20 @@ class ModelSites:
 
     def part(self, site: Site, value: Tensor) -> Tensor:
         """The site in its tap's value: heads apart, and cut to one head, neuron or feature if the site names it."""
-        if site.kind == "z":
-            value = value.reshape(*value.shape[:-1], self.n_heads, -1)
-            return value if site.index is None else value[:, :, site.index]
         if site.kind == "features":
             dictionary = self._dictionary(site)
             value = dictionary.encode(self.part(dictionary.site, value))
-        if site.index is None:
-            return value
-        return value[:, site.index] if site.kind == "pattern" else value[..., site.index]
+        elif heads := self.find(site).heads:
+            value = heads.cut(value)
+        return value if site.index is None else value.select(_axis(site), site.index)
 
     def with_part(self, site: Site, old: Tensor, new: Tensor) -> Tensor:
         """The tap's value ``old`` with the site's part replaced by ``new``; ``old`` itself is left as it is."""
-        if site.index is None:
-            return new.reshape(old.shape)
-        whole = self.part(replace(site, index=None), old).clone()
-        whole[:, :, site.index] = new
-        return whole.reshape(old.shape)
+        if site.index is not None:
+            part, new = new, self.part(replace(site, index=None), old).clone()
+            new.select(_axis(site), site.index).copy_(part)
+        heads = self.find(site).heads
+        return heads.put(old, new) if heads else new.reshape(old.shape)
 
     def __repr__(self) -> str:
         rows = []
@@ -157,3 +156,8 @@ class ModelSites:
             for name, d in self.dictionaries.items()
         ]
         return "\n".join([f"Sites of {self._name}:", *rows])
+
+
+def _axis(site: Site) -> int:
+    """The axis of a site's values that its index picks from."""
+    return {"pattern": 1, "neurons": -1, "features": -1}.get(site.kind, 2)

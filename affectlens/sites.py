@@ -4,8 +4,11 @@
 kind       text         what it is                           transformer-lens calls it
 ========== ============ ==================================== ======================================
 resid_pre  L12.resid_pre the residual stream entering a block blocks.12.hook_resid_pre
-z          L12.z, L12.H3 heads' outputs before the o matrix  blocks.12.attn.hook_z
+q          L12.q, L12.H3.q  heads' queries                   blocks.12.attn.hook_q
+k          L12.k, L12.H3.k  key-value heads' keys            blocks.12.attn.hook_k
+v          L12.v, L12.H3.v  key-value heads' values          blocks.12.attn.hook_v
 pattern    L12.pattern, L12.H3.pattern attention weights     blocks.12.attn.hook_pattern
+z          L12.z, L12.H3 heads' outputs before the o matrix  blocks.12.attn.hook_z
 attn_out   L12.attn_out what attention adds to the stream    blocks.12.hook_attn_out
 resid_mid  L12.resid_mid the stream between the two          blocks.12.hook_resid_mid
 neurons    L12.neurons, L12.N17 MLP neurons' outputs         blocks.12.mlp.hook_post
@@ -13,6 +16,10 @@ mlp_out    L12.mlp_out  what the MLP adds to the stream      blocks.12.hook_mlp_
 resid_post L12.resid_post the stream leaving a block         blocks.12.hook_resid_post
 features   L12.features@NAME, L12.F7@NAME  an SAE's features  (an SAE attached to the model by name)
 ========== ============ ==================================== ======================================
+
+Queries and keys are as their matrix gives them: before rotary embedding, before a norm of queries and keys where the
+family has one, and before any scaling; in all this as transformer-lens's bridge has them. Where several heads share a
+key and a value (grouped-query attention), ``k`` and ``v`` count the key-value heads, of which there are fewer.
 """
 
 import re
@@ -21,17 +28,23 @@ from functools import total_ordering
 
 from affectlens.errors import SiteError
 
-KINDS = ("resid_pre", "z", "pattern", "attn_out", "resid_mid", "neurons", "mlp_out", "resid_post", "features")
+KINDS = (
+    "resid_pre", "q", "k", "v", "pattern", "z", "attn_out", "resid_mid", "neurons", "mlp_out", "resid_post", "features",
+)  # fmt: skip
 _TL = {
-    "hook_resid_pre": "resid_pre", "hook_in": "resid_pre", "attn.hook_z": "z", "attn.hook_pattern": "pattern",
+    "hook_resid_pre": "resid_pre", "hook_in": "resid_pre", "attn.hook_q": "q", "attn.hook_k": "k",
+    "attn.hook_v": "v", "attn.hook_pattern": "pattern", "attn.hook_z": "z",
     "hook_attn_out": "attn_out", "hook_resid_mid": "resid_mid", "mlp.hook_post": "neurons",
     "hook_mlp_out": "mlp_out", "hook_resid_post": "resid_post", "hook_out": "resid_post",
 }  # fmt: skip
-_INDEXED = {"z": "H{}", "pattern": "H{}.pattern", "neurons": "N{}", "features": "F{}"}
+_INDEXED = {
+    "q": "H{}.q", "k": "H{}.k", "v": "H{}.v", "pattern": "H{}.pattern", "z": "H{}", "neurons": "N{}", "features": "F{}",
+}  # fmt: skip
 _TEXT = re.compile(
-    r"L(\d+)\.(?:H(?P<z>\d+)|H(?P<pattern>\d+)\.pattern|N(?P<neurons>\d+)|F(?P<features>\d+)|(?P<kind>\w+))(?:@(?P<sae>.+))?"
+    r"L(?P<layer>\d+)\.(?:H(?P<head>\d+)(?:\.(?P<of>[qkv]|pattern))?|N(?P<neuron>\d+)|F(?P<feature>\d+)|(?P<kind>\w+))"
+    r"(?:@(?P<sae>.+))?"
 )
-_FORMS = "L12.resid_post, L12.H3, L12.N17, L12.H3.pattern, L12.F7@sae or blocks.12.hook_resid_post"
+_FORMS = "L12.resid_post, L12.H3, L12.N17, L12.H3.q, L12.H3.pattern, L12.F7@sae or blocks.12.hook_resid_post"
 
 
 @total_ordering
@@ -49,7 +62,7 @@ class Site:
 
     kind: str
     layer: int
-    index: int | None = None  # a head, neuron or feature; None is all of them
+    index: int | None = None  # a head (of k and v a key-value head), neuron or feature; None is all of them
     sae: str | None = None  # for features: the name under which the dictionary was attached
 
     def __post_init__(self) -> None:
@@ -117,7 +130,8 @@ class Site:
         match = _TEXT.fullmatch(text)
         if not match:
             raise SiteError(f"{text!r} is not a site: write it as {_FORMS}.")
-        for kind in _INDEXED:
-            if match[kind] is not None:
-                return cls(kind, int(match[1]), int(match[kind]), match["sae"])
-        return cls(match["kind"], int(match[1]), None, match["sae"])
+        layer, sae = int(match["layer"]), match["sae"]
+        for kind, index in ((match["of"] or "z", "head"), ("neurons", "neuron"), ("features", "feature")):
+            if match[index] is not None:
+                return cls(kind, layer, int(match[index]), sae)
+        return cls(match["kind"], layer, None, sae)

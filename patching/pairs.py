@@ -15,10 +15,12 @@ there changes nothing.
 ========= =========================================================================================
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from affectlens.aligning import Alignment, Item, cut
@@ -187,3 +189,24 @@ def _text_end(layout: Layout, n_characters: int) -> int:
 def _shortened(layout: Layout, n: int) -> Layout:
     """Without what the tokenizer puts behind a text, which goes on."""
     return replace(layout, ids=layout.ids[:n], spans=layout.spans[:n], content=layout.content[:n])
+
+
+def choose(pairs: Sequence[PatchPair], groups: int | None, seed: int = 0) -> list[PatchPair]:
+    """All pairs of so many groups, spread evenly over emotions and contrasts; in the given order.
+
+    Args:
+        pairs: from :func:`prepare`.
+        groups: how many; None, or more than there are, is all.
+        seed: of the choice.
+    """
+    kinds: dict[str, tuple[str, str]] = {}
+    for pair in pairs:
+        kinds.setdefault(pair.group, (str(pair.emotion), pair.contrast))
+    names = [list(kinds)[i] for i in np.random.default_rng(seed).permutation(len(kinds))]
+    rank: dict[str, int] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for name in names:
+        rank[name] = counts[kinds[name]]
+        counts[kinds[name]] += 1
+    kept = set(sorted(names, key=lambda name: rank[name])[:groups])
+    return [pair for pair in pairs if pair.group in kept]

@@ -23,12 +23,12 @@ TEXTS = [item.text for item in load_battery("starter").where(split="vignettes")]
 def test_every_site_equals_transformer_lens_and_a_hand_written_hook(smol: LensModel) -> None:
     ids = smol.tokenizer(TEXTS[0], return_tensors="pt").input_ids
     kinds = smol.sites.kinds
-    assert len(kinds) == 8
+    assert len(kinds) == 11
     with torch.no_grad():
         with record(smol, kinds) as seen:
             smol.body(input_ids=ids, use_cache=False)
         _, cache = smol.bridge.run_with_cache(ids)
-    assert len(seen) == 8 * 30
+    assert len(seen) == 11 * 30
     for site, value in seen.items():
         theirs = cache[f"blocks.{site.layer}.{TL[site.kind]}"].reshape(value.shape)
         assert difference(value, theirs) < 1e-4, site

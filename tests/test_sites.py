@@ -14,15 +14,17 @@ from affectlens.sites import KINDS, Site
 from affectlens.testing import FAMILIES, tiny_model
 
 TL = {
-    "resid_pre": "hook_resid_pre", "z": "attn.hook_z", "pattern": "attn.hook_pattern", "attn_out": "hook_attn_out",
+    "resid_pre": "hook_resid_pre", "q": "attn.hook_q", "k": "attn.hook_k", "v": "attn.hook_v",
+    "pattern": "attn.hook_pattern", "z": "attn.hook_z", "attn_out": "hook_attn_out",
     "resid_mid": "hook_resid_mid", "neurons": "mlp.hook_post", "mlp_out": "hook_mlp_out",
     "resid_post": "hook_resid_post",
 }  # fmt: skip
 
-# module names inside a block: attention, its output matrix, what adds to the stream, the norm before the MLP
+# module names inside a block: attention, its matrices, what adds to the stream, the norm before the MLP
 LLAMA: dict[str, str] = {
     "block": "model.layers", "attn": "self_attn", "o": "self_attn.o_proj", "attn_out": "self_attn", "mlp_out": "mlp",
     "down": "mlp.down_proj", "ln2": "post_attention_layernorm",
+    "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj",
 }  # fmt: skip
 BY_HAND: dict[str, dict[str, str]] = {
     "llama": LLAMA,
@@ -30,9 +32,9 @@ BY_HAND: dict[str, dict[str, str]] = {
     "gemma3": LLAMA | {"attn_out": "post_attention_layernorm", "mlp_out": "post_feedforward_layernorm",
                        "ln2": "pre_feedforward_layernorm"},
     "gpt2": {"block": "transformer.h", "attn": "attn", "o": "attn.c_proj", "attn_out": "attn", "mlp_out": "mlp",
-             "down": "mlp.c_proj", "ln2": "ln_2"},
+             "down": "mlp.c_proj", "ln2": "ln_2", "qkv": "attn.c_attn"},
     "gpt_neox": {"block": "gpt_neox.layers", "attn": "attention", "o": "attention.dense", "attn_out": "attention",
-                 "mlp_out": "mlp", "down": "mlp.dense_4h_to_h", "ln2": ""},
+                 "mlp_out": "mlp", "down": "mlp.dense_4h_to_h", "ln2": "", "qkv": "attention.query_key_value"},
 }  # fmt: skip
 
 
@@ -62,6 +64,7 @@ def by_hand(model: LensModel, family: str, layer: int, ids: Tensor) -> dict[str,
     ]  # fmt: skip
     if names["ln2"]:
         handles.append(sub(names["ln2"]).register_forward_pre_hook(ins("resid_mid"), with_kwargs=True))
+    handles += [sub(names[kind]).register_forward_hook(outs(kind)) for kind in ("q", "k", "v", "qkv") if kind in names]
     before = model.hf.config._attn_implementation
     model.hf.set_attn_implementation("eager")
     with torch.no_grad():
@@ -69,6 +72,10 @@ def by_hand(model: LensModel, family: str, layer: int, ids: Tensor) -> dict[str,
     model.hf.set_attn_implementation(before)
     for handle in handles:
         handle.remove()
+    if "qkv" in seen:
+        fused, n = seen.pop("qkv"), model.n_heads
+        apart = fused.chunk(3, -1) if family == "gpt2" else fused.reshape(*fused.shape[:2], n, 3, -1).unbind(3)
+        seen |= dict(zip("qkv", apart, strict=True))
     return seen
 
 
@@ -79,7 +86,7 @@ def test_every_site_of_every_family_equals_a_hand_written_hook(family: str) -> N
     for layer in range(model.n_layers):
         expected = by_hand(model, family, layer, ids)
         sites = [Site(kind, layer) for kind in expected]
-        assert len(sites) == 7 + (family != "gpt_neox")
+        assert len(sites) == 10 + (family != "gpt_neox")
         with torch.no_grad(), record(model, sites) as seen:
             model.body(input_ids=ids, use_cache=False)
         for site in sites:
@@ -120,7 +127,8 @@ def test_the_laws_of_a_residual_block(family: str) -> None:
 
 
 EVERY = [Site(kind, 3) for kind in KINDS if kind != "features"] + [
-    Site.head(3, 1), Site.neuron(3, 40), Site.pattern(3, 0), Site.feature("joy/sae-2.b", 3, 7),
+    Site.head(3, 1), Site.neuron(3, 40), Site.pattern(3, 0), Site.feature("joy/sae-2.b", 3, 7), Site("q", 3, 11),
+    Site("k", 3, 0), Site("v", 3, 1),
     Site("features", 3, None, "joy/sae-2.b"),
 ]  # fmt: skip
 
@@ -144,9 +152,17 @@ def test_sites_sort_in_the_order_of_computing() -> None:
         Site("z", 0),
         Site.head(0, 2),
         Site("resid_pre", 1),
+        Site("pattern", 0),
+        Site("v", 0),
+        Site("q", 0, 3),
+        Site("q", 0),
     ]
     assert [str(s) for s in sorted(listed)] == [
         "L0.resid_pre",
+        "L0.q",
+        "L0.H3.q",
+        "L0.v",
+        "L0.pattern",
         "L0.z",
         "L0.H2",
         "L0.mlp_out",
@@ -160,9 +176,11 @@ def test_sites_sort_in_the_order_of_computing() -> None:
     [
         ("resid_post", "write it as L12.resid_post"),
         ("L1.residual", "There is no site 'residual'; choose from resid_pre"),
-        ("blocks.1.ln2.hook_scale", "is not a site here; of a block there are attn.hook_pattern"),
+        ("blocks.1.ln2.hook_scale", "is not a site here; of a block there are attn.hook_k, attn.hook_pattern"),
         ("L1.F7", "names its dictionary"),
         ("L1.H3@x", "no other site does"),
+        ("L1.H3.o", "is not a site: write it as .* L12.H3.q"),
+        ("L1.H3.z", "is not a site"),
         ("L-1.H3", "is not a site"),
     ],
 )
@@ -176,8 +194,12 @@ def test_what_is_not_a_site_says_what_is(text: str, sentence: str) -> None:
     [
         ("L2.resid_post", "has layers 0 to 1"),
         ("H4", "counts from 0 to 3"),
+        ("H4.q", "counts from 0 to 3"),
         ("L0.N64", "counts from 0 to 63"),
-        ("resid_mid", "has no L0.resid_mid; layer 0 has resid_pre, z, pattern, attn_out, neurons, mlp_out, resid_post"),
+        (
+            "resid_mid",
+            "has no L0.resid_mid; layer 0 has resid_pre, q, k, v, pattern, z, attn_out, neurons, mlp_out, resid_post",
+        ),
         ("L0.F1@joy", r"No dictionary is attached .* as 'joy' \(there are: none\)"),
         ((), "No site is named"),
     ],
@@ -281,13 +303,16 @@ def other_family(name: str) -> LensModel:
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [
-        ("olmo2", "resid_pre z pattern attn_out resid_mid neurons mlp_out resid_post"),
-        ("phi", "resid_pre z pattern attn_out neurons mlp_out resid_post"),  # parallel
-        ("cohere", "resid_pre z pattern attn_out neurons mlp_out resid_post"),  # parallel
-        ("mixtral", "resid_pre z pattern attn_out resid_mid mlp_out resid_post"),  # experts: no one set of neurons
-        ("granite", "resid_pre z pattern neurons resid_post"),  # what is added is scaled first
+        ("olmo2", "resid_pre q k v pattern z attn_out resid_mid neurons mlp_out resid_post"),
+        ("phi", "resid_pre q k v pattern z attn_out neurons mlp_out resid_post"),  # parallel
+        ("cohere", "resid_pre q k v pattern z attn_out neurons mlp_out resid_post"),  # parallel
+        (
+            "mixtral",
+            "resid_pre q k v pattern z attn_out resid_mid mlp_out resid_post",
+        ),  # experts: no one set of neurons
+        ("granite", "resid_pre q k v pattern z neurons resid_post"),  # what is added is scaled first
         ("falcon", "resid_pre z attn_out neurons mlp_out resid_post"),  # its attention keeps its weights to itself
-        ("opt", "resid_pre z pattern resid_post"),  # its MLP flattens the batch
+        ("opt", "resid_pre q k v pattern z resid_post"),  # its MLP flattens the batch
     ],
 )
 def test_other_families_have_the_sites_that_their_blocks_have(name: str, kinds: str) -> None:
@@ -301,6 +326,10 @@ def test_other_families_have_the_sites_that_their_blocks_have(name: str, kinds: 
             torch.testing.assert_close(total, seen[Site("resid_post", layer)], atol=1e-5, rtol=1e-4)
         if "pattern" in kinds:
             torch.testing.assert_close(seen[Site("pattern", layer)].sum(-1), torch.ones(2, 4, 9))
+        for kind in kinds.split():
+            if kind in "qkv":
+                matrix = model.blocks[layer].get_submodule(f"self_attn.{kind}_proj")
+                assert model.sites.find(Site(kind, layer)).module is matrix
         if "neurons" in kinds:
             down = model.sites.find(Site("neurons", layer)).module
             assert seen[Site("neurons", layer)].shape == (2, 9, next(iter(down.parameters())).shape[1])
@@ -318,7 +347,7 @@ def test_sites_are_found_where_the_stream_dwarfs_what_is_added(dtype: torch.dtyp
         for name in ("self_attn.o_proj", "mlp.down_proj"):
             hf.model.layers[0].get_submodule(name).weight.mul_(400)
     model = load_model(model=hf.to(dtype), tokenizer=tiny_tokenizer(bos=False), check=False)
-    assert [len(model.sites.expand(kind)) for kind in model.sites.kinds] == [2] * 8
+    assert [len(model.sites.expand(kind)) for kind in model.sites.kinds] == [2] * 11
     names = {id(module): name for name, module in model.hf.named_modules()}
     assert names[id(model.sites.find(Site("attn_out", 1)).module)] == "model.layers.1.self_attn"
     assert names[id(model.sites.find(Site("mlp_out", 1)).module)] == "model.layers.1.mlp"
