@@ -1,1 +1,46 @@
-"""Activation patching and ablation. Nothing is here yet."""
+"""Activation patching and ablation: what of an emotion a site carries, and whether it is used."""
+
+from typing import TYPE_CHECKING
+
+from affectlens.lazy import lazily
+
+if TYPE_CHECKING:
+    from affectlens.patching.ablating import ablate, knockout
+    from affectlens.patching.ablation import AblationSweep
+    from affectlens.patching.cells import Change, Cut
+    from affectlens.patching.confirming import confirm
+    from affectlens.patching.engine import Engine
+    from affectlens.patching.flipping import flip
+    from affectlens.patching.metrics import (
+        Metric, kl, label_difference, logit_difference, own_emotion, valence_difference, written,
+    )  # fmt: skip
+    from affectlens.patching.named import named_metrics
+    from affectlens.patching.pairs import PatchPair, choose, prepare
+    from affectlens.patching.readouts import readout
+    from affectlens.patching.results import PatchSweep
+    from affectlens.patching.screening import screen
+    from affectlens.patching.sweeping import patch
+
+_FROM = {
+    "ablating": ("ablate", "knockout"),
+    "ablation": ("AblationSweep",),
+    "cells": ("Change", "Cut"),
+    "confirming": ("confirm",),
+    "engine": ("Engine",),
+    "flipping": ("flip",),
+    "metrics": (
+        "Metric", "kl", "label_difference", "logit_difference", "own_emotion", "valence_difference", "written",
+    ),
+    "named": ("named_metrics",),
+    "pairs": ("PatchPair", "choose", "prepare"),
+    "readouts": ("readout",),
+    "results": ("PatchSweep",),
+    "screening": ("screen",),
+    "sweeping": ("patch",),
+}  # fmt: skip
+__all__ = [
+    "AblationSweep", "Change", "Cut", "Engine", "Metric", "PatchPair", "PatchSweep", "ablate", "choose", "confirm",
+    "flip", "kl", "knockout", "label_difference", "logit_difference", "named_metrics", "own_emotion", "patch",
+    "prepare", "readout", "screen", "valence_difference", "written",
+]  # fmt: skip
+__getattr__, __dir__ = lazily(__name__, {name: module for module, names in _FROM.items() for name in names})

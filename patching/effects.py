@@ -49,7 +49,7 @@ def lay_out(table: pd.DataFrame, metric: str, direction: str) -> Grid:
     if direction not in NULLS:
         raise PatchError(f"There is no direction {direction!r}: it is {' or '.join(NULLS)}.")
     rows = table[table["metric"] == metric]
-    ends, least = _usable(rows)
+    ends, least = usable(rows)
     rows = rows[rows["pair"].isin(ends.index)]
     if len(bad := rows[~np.isfinite(rows["value"])]):
         pair, layer, kind = bad[["pair", "layer", "kind"]].to_numpy()[0]
@@ -83,7 +83,7 @@ def baselines(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """
     out = []
     for metric, rows in table.groupby("metric", sort=False):
-        used, every = _usable(rows)[0], rows["pair"].nunique()
+        used, every = usable(rows)[0], rows["pair"].nunique()
         values = used[["clean", "corrupt"]].assign(gap=used["clean"] - used["corrupt"]).to_numpy(dtype=float)
         means = measured(values, np.ones(len(used)), pd.factorize(used["group"])[0], seed).to_dict("records")
         row: dict[str, object] = {"metric": metric}
@@ -234,7 +234,7 @@ def tested(changes: list[np.ndarray], group: Int[np.ndarray, " pair"], seed: int
     return [pd.DataFrame({"p": p, "p_adjusted": adjusted, "attainable": found.attainable}) for p, adjusted in columns]
 
 
-def _usable(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+def usable(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     """The baselines of one metric's pairs that differ, and of every pair what counts as rounding."""
     ends = rows.drop_duplicates("pair").set_index("pair")
     size = ends[["clean", "corrupt"]].abs().max(axis=1)

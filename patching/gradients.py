@@ -58,7 +58,7 @@ class Ends:
             for side, run in ((pair.clean, source), (pair.corrupt, base))
         ]
         clean, corrupt = found if job.denoise else reversed(found)
-        return cls(job, pair, source, base, replace(clean), replace(corrupt))
+        return cls(job, pair, source, base, clean, corrupt)
 
     def metric(self, metric: Metric) -> tuple[float, float]:
         """The metric of the clean and of the corrupt text."""

@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 from affectlens.errors import PatchError
 from affectlens.patching import effects as statistics
 from affectlens.patching.effects import CELL, MATCHED, NOTHING, Grid, lay_out, measured, tested
+from affectlens.patching.words import chosen, listed, summary
 from affectlens.paths import write_parquet, write_text
 from affectlens.stats import Estimate, Weights, estimate
 from affectlens.types import Json
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 class PatchSweep:
     """The outcome of :func:`affectlens.patching.patch`.
 
-    ``table`` has one row a pair, metric, source and cell: ``pair, group, contrast, emotion, metric, source, kind, layer,
-    index`` (-1: the whole site), ``segment, position`` (in the text that was run; -1: the whole segment), ``clean,
-    corrupt, value``. ``pairs`` has one row a pair, with the ``tokens`` of the text that was run and its ``segments``.
+    ``table`` has one row a pair, metric, source and cell: ``pair, group, contrast, emotion, metric, source, kind,
+    layer, index`` (-1: the whole site), ``segment, position`` (in the text that was run; -1: the whole segment),
+    ``clean, corrupt, value``. ``pairs`` has the ``tokens`` of the text that was run and its ``segments``.
     """
 
     table: pd.DataFrame
@@ -42,8 +43,8 @@ class PatchSweep:
 
     @cached_property
     def baselines(self) -> pd.DataFrame:
-        """Of each metric the means of clean, corrupt and their gap, and the pairs left out; see ``effects.baselines``."""
-        return statistics.baselines(self.table, seed=self._seed)
+        """What each metric says of the unpatched texts: :func:`affectlens.patching.effects.baselines`."""
+        return statistics.baselines(self.table, seed=self.meta["seed"])
 
     def effects(self, *, metric: str | None = None, source: str | None = None) -> pd.DataFrame:
         """One row a source and cell, with its interval: :func:`affectlens.patching.effects.effects`.
@@ -52,7 +53,7 @@ class PatchSweep:
             metric: of one metric alone.
             source: of one source alone: ``matched``, or a control.
         """
-        return _chosen(self._effects, metric=metric, source=source)
+        return chosen(self._effects, metric=metric, source=source)
 
     def beside(self, *, metric: str | None = None, control: str | None = None) -> pd.DataFrame:
         """Each cell less each control, and whether it is specific: :func:`affectlens.patching.effects.beside`.
@@ -61,11 +62,11 @@ class PatchSweep:
             metric: of one metric alone.
             control: of one control alone; ``nothing`` is the effect itself.
         """
-        return _chosen(self._beside, metric=metric, control=control)
+        return chosen(self._beside, metric=metric, control=control)
 
     def at(
-        self, *, layer: int | None = None, kind: str | None = None, segment: str | None = None, index: int | None = None,
-        metric: str | None = None, source: str = MATCHED, extent: str | None = None,
+        self, *, layer: int | None = None, kind: str | None = None, segment: str | None = None,
+        index: int | None = None, metric: str | None = None, source: str = MATCHED, extent: str | None = None,
     ) -> Estimate:  # fmt: skip
         """One effect. What the sweep has only one of need not be said.
 
@@ -81,11 +82,10 @@ class PatchSweep:
         Raises:
             PatchError: if that names no cell, or several.
         """
-        asked = {"source": source, "metric": metric, "kind": kind, "layer": layer, "index": index, "segment": segment,
-                 "extent": extent}  # fmt: skip
-        rows = _chosen(self._effects, **asked)
+        rows = chosen(self._effects, source=source, metric=metric, kind=kind, layer=layer, index=index,
+                       segment=segment, extent=extent)  # fmt: skip
         if len(rows) > 1:
-            open_ones = (f"{name} ({_listed(rows[name])})" for name in CELL if rows[name].nunique() > 1)
+            open_ones = (f"{name} ({listed(rows[name])})" for name in CELL if rows[name].nunique() > 1)
             raise PatchError(f"That names {len(rows)} cells: say which {', '.join(open_ones)}.")
         row = rows.iloc[0].to_dict()
         p, adjusted = (None if pd.isna(row.get(name)) else float(row[name]) for name in ("p", "p_adjusted"))
@@ -111,8 +111,6 @@ class PatchSweep:
 
     def summary(self) -> list[str]:
         """What was found, in sentences; Markdown. If controls undo a finding, that comes first."""
-        from affectlens.patching.words import summary
-
         return summary(self)
 
     def plot(self, **options: Any) -> "Figure":
@@ -162,22 +160,16 @@ class PatchSweep:
 
     @cached_property
     def _effects(self) -> pd.DataFrame:
-        return statistics.effects(self.table, self.meta["direction"], seed=self._seed)
+        return statistics.effects(self.table, self.meta["direction"], seed=self.meta["seed"])
 
     @cached_property
     def _beside(self) -> pd.DataFrame:
-        return statistics.beside(self.table, self.meta["direction"], seed=self._seed)
-
-    @property
-    def _seed(self) -> int:
-        return int(self.meta.get("seed", 0))
+        return statistics.beside(self.table, self.meta["direction"], seed=self.meta["seed"])
 
     def __repr__(self) -> str:
-        cells = self.table.drop_duplicates(["kind", "layer", "index", "segment"])
-        return (
-            f"PatchSweep({self.meta['direction']} on {self.meta['model']}: {self.table['pair'].nunique()} pairs, "
-            f"{len(cells)} cells, {', '.join(self.metrics)}; sources {', '.join(self.table['source'].unique())})"
-        )
+        n, meta = len(self.table.drop_duplicates(["kind", "layer", "index", "segment"])), self.meta
+        sources = ", ".join(self.table["source"].unique())
+        return f"PatchSweep({meta['direction']} on {meta['model']}: {meta['n_pairs']} pairs, {n} cells; from {sources})"
 
     def _repr_html_(self) -> str:
         from affectlens.report import markdown
@@ -214,68 +206,45 @@ def agreement(denoise: pd.DataFrame, noise: pd.DataFrame, *, seed: int = 0) -> A
     known = statistics.baselines(denoise, seed=seed)
     parts, rho = [], {}
     for metric, tells in known.loc[known["metric"].isin(noise["metric"]), ["metric", "tells"]].itertuples(index=False):
-        both = lay_out(denoise, metric, "denoise"), lay_out(noise, metric, "noise")
-        names = [name for name in both[0].names if name in both[1].names]
-        cells = both[0].cells.merge(both[1].cells)
-        if not names or cells.empty or any(MATCHED not in grid.change for grid in both):
+        one, two = lay_out(denoise, metric, "denoise"), lay_out(noise, metric, "noise")
+        x, y = _matched(one).align(_matched(two), join="inner")
+        if x.empty:
             continue
-        (gap, a), (other, b) = (_shared(grid, names, cells) for grid in both)
+        gap, other = (pd.Series(grid.gap, grid.names)[x.index].to_numpy() for grid in (one, two))
+        group = pd.factorize(pd.Series(one.group, one.names)[x.index])[0]
         if np.abs(gap - other).max() > 0.01 * np.abs(gap).mean():
             raise PatchError(f"The sweeps have other baselines in {metric}: they need one model, one cue, one metric.")
-        group = pd.factorize(both[0].group[[both[0].names.index(name) for name in names]])[0]
-        found = [measured(one, gap, group, seed, tells) for one in (a + 0 * b, b + 0 * a, a - b)]
-        for name, one in zip(("denoise", "noise"), found, strict=True):
-            cells[[name, f"{name}_low", f"{name}_high"]] = one[["value", "low", "high"]]
-        difference = found[2].rename(columns={"value": "difference"}).join(tested([a - b], group, seed)[0])
-        parts.append(cells.join(difference)[difference["n"] > 0])
-        usable = (difference["normalised"] | (not tells)).to_numpy() & np.isfinite(a + b).any(0)
-        rho[metric] = _rank_correlation(a[:, usable], b[:, usable], gap if tells else np.ones(len(gap)), group, seed)
+        a, b = (x + 0 * y).to_numpy(), (y + 0 * x).to_numpy()
+        found = [measured(values, gap, group, seed, tells) for values in (a, b, a - b)]
+        cells = x.columns.to_frame(index=False)
+        for name, part in zip(("denoise", "noise"), found, strict=True):
+            cells[[name, f"{name}_low", f"{name}_high"]] = part[["value", "low", "high"]]
+        cells = cells.join(found[2].rename(columns={"value": "difference"})).join(tested([a - b], group, seed)[0])
+        parts.append(cells[cells["n"] > 0])
+        kept = ((cells["normalised"] == tells) & (cells["n"] > 0)).to_numpy()
+        rho[metric] = _rank_correlation(a[:, kept], b[:, kept], gap if tells else np.ones(len(gap)), group, seed)
     if not parts:
         raise PatchError("The sweeps share no cell that was patched from the pairs' own texts.")
     return Agreement(pd.concat(parts, ignore_index=True), rho)
 
 
-def _shared(grid: Grid, names: list[str], cells: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """The gaps of these pairs, and their changes in these cells."""
-    rows = [grid.names.index(name) for name in names]
-    columns = cells[CELL].merge(grid.cells.reset_index())["index_y" if "index_y" in cells else "level_0"]
-    return grid.gap[rows], grid.change[MATCHED][np.ix_(rows, columns)]
+def _matched(grid: Grid) -> pd.DataFrame:
+    return pd.DataFrame(grid.change.get(MATCHED), grid.names, pd.MultiIndex.from_frame(grid.cells))
 
 
-def _rank_correlation(
-    a: Float[np.ndarray, "pair cell"], b: Float[np.ndarray, "pair cell"], gap: Float[np.ndarray, " pair"],
-    group: np.ndarray, seed: int,
-) -> Estimate:  # fmt: skip
+def _rank_correlation(a: np.ndarray, b: np.ndarray, gap: np.ndarray, group: np.ndarray, seed: int) -> Estimate:
     """Spearman's correlation of effects over cells; a cell that no drawn group has is left out of that draw."""
     member = (group == np.arange(group.max() + 1)[:, None]).astype(float)
-    base = member @ (np.isfinite(a + b) * gap[:, None])
-    changes = [member @ np.nan_to_num(one + 0 * other) for one, other in ((a, b), (b, a))]
+    base, *totals = (member @ np.nan_to_num(values) for values in (np.isfinite(a) * gap[:, None], a, b))
 
     def statistic(weights: Weights) -> Float[np.ndarray, " draw"]:
         out = []
         for row in weights:
             under = row @ base
-            x, y = (rankdata((row @ one)[under != 0] / under[under != 0]) for one in changes)
-            flat = not len(x) or x.std() == 0 or y.std() == 0
-            out.append(np.nan if flat else np.corrcoef(x, y)[0, 1])
+            ranks = [rankdata((row @ total)[under != 0] / under[under != 0]) for total in totals]
+            flat = len(ranks[0]) < 2 or min(rank.std() for rank in ranks) == 0
+            out.append(np.nan if flat else np.corrcoef(*ranks)[0, 1])
         return np.array(out)
 
     found = estimate(statistic, len(member), "group", seed=seed, bounds=None)
     return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
-
-
-def _chosen(table: pd.DataFrame, **asked: object) -> pd.DataFrame:
-    """The rows with these facts, of those that are not None."""
-    rows = table
-    for name, value in asked.items():
-        if value is not None:
-            there, rows = _listed(rows[name]), rows[rows[name] == value]
-            if rows.empty:
-                raise PatchError(f"There is no {name} {value!r} there; there is {there}.")
-    return rows.reset_index(drop=True)
-
-
-def _listed(values: "pd.Series[Any]") -> str:
-    """What there is to choose from; of many, the first and the last."""
-    every = sorted(values.unique())
-    return ", ".join(map(str, every)) if len(every) <= 12 else f"{every[0]} to {every[-1]}"

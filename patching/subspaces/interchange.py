@@ -1,4 +1,4 @@
-"""A pair whose base run takes over, in a subspace at one layer and at its matched tokens, what the source run has there.
+"""A pair whose base run takes over what the source run has, in a subspace at one layer and at its matched tokens.
 
 With an orthonormal basis R the value b of a base's token becomes b + R R^T (s - b), where s is its match's value: the
 part in the subspace is the source's, the rest stays. The runs are the engine's, from the layer above the site on, and

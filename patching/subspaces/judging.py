@@ -46,9 +46,7 @@ def subspaces(
 
 
 @torch.no_grad()
-def judge(
-    pairs: Sequence[Exchange], bases: Bases, natural: Natural, *, progress: bool | None = None
-) -> pd.DataFrame:
+def judge(pairs: Sequence[Exchange], bases: Bases, natural: Natural, *, progress: bool | None = None) -> pd.DataFrame:
     """One row a pair and interchange, the whole site's included.
 
     Args:

@@ -1,9 +1,9 @@
 """Distributed alignment search: the subspace whose interchange moves a metric as the whole difference of texts does.
 
-Geiger et al. (2023), arXiv:2303.02536. The basis is the Q of a QR decomposition of free parameters, so it is orthonormal
-at every step; Adam lowers the squared distance of the patched run's metric from the source's, over the mean squared gap
-of the training pairs. Subspaces of several sizes are rows of one batch, and so is each one's control: the same search
-with the gap's sign turned in half of the pairs, chosen at random, which leaves nothing of the concept to be found.
+Geiger et al. (2023), arXiv:2303.02536. The basis is the Q of a QR decomposition of free parameters, so it is
+orthonormal at every step; Adam lowers the squared distance of the patched run's metric from the source's, over the mean
+squared gap of the training pairs. Subspaces of several sizes are rows of one batch, and so is each one's control: the
+same search with the gap's sign turned in half of the pairs, chosen at random, which leaves no concept to be found.
 """
 
 from collections.abc import Sequence
@@ -48,8 +48,8 @@ def search(
     starts = [torch.from_numpy(np.linalg.qr(rng.normal(size=(d, k)))[0]).to(pairs[0].here) for k in wanted]
     signs = np.ones((len(pairs), len(wanted)))
     signs[rng.permutation(len(pairs))[: len(pairs) // 2], len(sizes) :] = -1.0
-    aims = torch.from_numpy(np.array([[p.start + s * (p.aim - p.start) for s in row]
-                                      for p, row in zip(pairs, signs, strict=True)])).to(pairs[0].here.device)  # fmt: skip
+    ends = np.array([[one.start, one.aim] for one in pairs])
+    aims = torch.from_numpy(ends[:, :1] + signs * (ends[:, 1:] - ends[:, :1])).to(pairs[0].here.device)
     steps = [order[i : i + batch] for order in (rng.permutation(len(pairs)) for _ in range(epochs))
              for i in range(0, len(pairs), batch)]  # fmt: skip
     with torch.inference_mode(False), torch.enable_grad():
@@ -71,4 +71,4 @@ def _descend(pair: Exchange, free: Sequence[Tensor], aims: Float[Tensor, " row"]
     values = pair.values([within(torch.linalg.qr(one).Q) for one in free])
     if not values.requires_grad:
         raise PatchError(f"{pair.job.metrics[0].name!r} does not depend on {pair.site}: choose a lower layer.")
-    ((values - aims) ** 2 / scale).sum().backward(inputs=list(free))
+    torch.autograd.backward(((values - aims) ** 2 / scale).sum(), inputs=list(free))

@@ -2,9 +2,9 @@
 
 A direction found by its effect may be the sum of one along which texts differ without effect and of one that has an
 effect but along which no text differs: interchanging it carries the first one's difference into the second ("an
-interpretability illusion", Makelov et al. 2023, arXiv:2311.17030). Along the direction itself the patched values are the
-source's own, so nothing is seen there. It is seen in what patched values are as a whole, by their distance in the metric
-of the natural covariance, and when the part of the subspace is left out in which natural values hardly vary.
+interpretability illusion", Makelov et al. 2023, arXiv:2311.17030). Along the direction itself the patched values are
+the source's own, so nothing is seen there. It is seen in what patched values are as a whole, by their distance in the
+metric of the natural covariance, and when the part of the subspace is left out in which natural values hardly vary.
 """
 
 from collections.abc import Sequence

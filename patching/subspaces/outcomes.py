@@ -28,9 +28,9 @@ class SubspaceSearch:
     its part along natural axes; turned, the control with random signs; random; mean_difference; site, all dimensions);
     ``k`` dimensions, ``draw``; ``clean, corrupt, value`` in the metric's unit; ``distance``, the patched values'
     squared distance from the mean in the metric of the natural covariance over the number of dimensions, and
-    ``natural``, both texts' own. ``facts`` has one row a fold and subspace: ``share`` of it along the axes that hold 95%
-    of the natural variance, ``chance`` (a random subspace's), and natural ``spread`` along it over that along a random
-    one. ``bases`` has, for each fold, size to ``[d_model, k]``.
+    ``natural``, both texts' own. ``facts`` has one row a fold and subspace: ``share`` of it along the axes that hold
+    95% of the natural variance, ``chance`` (a random subspace's), and natural ``spread`` along it over that along a
+    random one. ``bases`` has, for each fold, size to ``[d_model, k]``.
     """
 
     rows: pd.DataFrame
@@ -86,7 +86,7 @@ class SubspaceSearch:
         return clusters.estimate(found, folds=self.meta["folds"] if method in LEARNT else 0)
 
     def table(self) -> pd.DataFrame:
-        """One row a method and size: ``effect`` and ``distance`` with their intervals, mean ``share`` and ``spread``."""
+        """One row a method and size: ``effect`` and ``distance`` with intervals, mean ``share`` and ``spread``."""
         out = []
         for method, k in self.rows[["method", "k"]].drop_duplicates().itertuples(index=False):
             row: Json = {"method": method, "k": k}
@@ -114,8 +114,8 @@ class SubspaceSearch:
                 f"**{k} dimension{'s' * (k > 1)}**: {self.effect(FOUND, k)} {unit} on pairs held out; of random "
                 f"subspaces {self.effect(RANDOM, k)}{turned}. More than random by {more}"
                 + ("." if more.low > 0 else ", which may be nothing.")
-                + f" Without what lies along axes of little natural variation {self.effect(NATURAL, k)}; patched values "
-                f"are {self.distance(FOUND, k)} times as far from the mean as natural ones."
+                + f" Without what lies along axes of little natural variation {self.effect(NATURAL, k)}; patched "
+                f"values are {self.distance(FOUND, k)} times as far from the mean as natural ones."
             )
         return said
 

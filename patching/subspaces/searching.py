@@ -12,6 +12,7 @@ few pairs: what counts is the effect on pairs held out, less that of the control
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -22,13 +23,13 @@ from affectlens.patching.engine import Engine
 from affectlens.patching.job import Job
 from affectlens.patching.metrics import Metric
 from affectlens.patching.pairs import Given, PatchPair, prepare
-from affectlens.patching.subspaces.outcomes import SubspaceSearch
 from affectlens.patching.subspaces.interchange import Exchange, check_site
 from affectlens.patching.subspaces.judging import described, judge, subspaces
 from affectlens.patching.subspaces.learning import search
 from affectlens.patching.subspaces.naturalness import Natural
+from affectlens.patching.subspaces.outcomes import SubspaceSearch
 from affectlens.progress import tracked
-from affectlens.types import Json
+from affectlens.types import Json, TextTable
 
 
 def das(
@@ -54,7 +55,7 @@ def das(
 ) -> SubspaceSearch:
     """Distributed alignment search at one site, tested on groups that were held out.
 
-    Both runs of every pair are kept while it works, some 10 MB a pair of 80 tokens on a model of 135 million parameters.
+    Runs of all pairs are kept while it works, some 10 MB a pair of 80 tokens on a model of 135 million parameters.
 
     Args:
         model: from :func:`affectlens.load_model`.
@@ -123,9 +124,10 @@ def _check(direction: str, sizes: Sequence[int], d_model: int, epochs: int, batc
 def _prepared(
     model: LensModel, pairs: Given | Sequence[PatchPair], metric: Metric, *, cue: str, chat: bool
 ) -> list[PatchPair]:
-    if isinstance(pairs, Sequence) and pairs and all(isinstance(pair, PatchPair) for pair in pairs):
-        return list(pairs)  # type: ignore[arg-type]
-    return prepare(model, pairs, labels=metric.labels or None, cue=cue, chat=chat)  # type: ignore[arg-type]
+    listed = pairs if isinstance(pairs, TextTable) else list(pairs)
+    if not isinstance(listed, TextTable) and listed and all(isinstance(pair, PatchPair) for pair in listed):
+        return cast(list[PatchPair], listed)
+    return prepare(model, cast(Given, listed), labels=metric.labels or None, cue=cue, chat=chat)
 
 
 def _deal(groups: Sequence[str], folds: int, seed: int) -> dict[str, int]:
