@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from affectlens.patching.engine import Engine
     from affectlens.patching.flipping import flip
     from affectlens.patching.metrics import (
-        Metric, kl, label_difference, logit_difference, own_emotion, valence_difference, written,
+        Metric,
+        kl,
+        label_difference,
+        logit_difference,
+        own_emotion,
+        valence_difference,
+        written,
     )  # fmt: skip
     from affectlens.patching.named import named_metrics
     from affectlens.patching.pairs import PatchPair, choose, prepare

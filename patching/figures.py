@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from affectlens.errors import PatchError
 from affectlens.patching.effects import CELL, LEVEL, MATCHED, NOTHING, usable
 from affectlens.patching.pairs import SEGMENTS
-from affectlens.patching.words import CONTROLS, chosen, estimated, p_value, place
+from affectlens.patching.words import CONTROLS, chosen, p_value, place, spoken
 from affectlens.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, band, figure, level
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def by_depth(
         x, low, value, high = (curve[name].astype(float).tolist() for name in ("layer", "low", "value", "high"))
         layers = layers or x
         own = source == MATCHED
-        name = "the pair's other text" if own else CONTROLS.get(source, source)
+        name = "the pair's other text" if own else CONTROLS.get(str(source), str(source))
         band(
             fig, x, low, value, high, name, BLUE if own else _COLOURS.get(source, GREY), dash="solid" if own else "dash"
         )
@@ -194,13 +194,13 @@ def _said(sweep: "PatchSweep", cells: pd.DataFrame) -> list[str]:
     rows = {(row["source"], *(row[name] for name in CELL)): row for row in every.to_dict("records")}
     sources, out = every["source"].unique(), []
     for row in cells.to_dict("records"):
-        lines = [f"{place(row)}: {estimated(row)}" + ("" if row["normalised"] else " in the metric's unit")]
+        lines = [f"{place(row)}: {spoken(row)}".replace("`", "")]
         if row["source"] == MATCHED:
             lines.append(f"adjusted {p_value(row['p_adjusted'])}, {row['n']} groups")
         for source in sources:
             other = rows.get((source, *(row[name] for name in CELL)))
             if other and source != row["source"]:
-                lines.append(f"{CONTROLS.get(source, source)}: {estimated(other)}")
+                lines.append(f"{CONTROLS.get(source, source)}: {spoken(other)}")
         out.append("<br>".join(lines))
     return out
 

@@ -1,8 +1,9 @@
 """``flip``: in the crossed quadruples, does patching the facts turn what the ending means?
 
-d = s(ax) + s(by) - s(ay) - s(bx) is what a model makes of facts and ending together (:mod:`affectlens.stimuli.crossing`).
-Two of a quadruple's pairs have one ending and different facts: ax, bx and by, ay. If the runs of each are given the
-other's values where the facts are kept, d must turn into -d. With both directions of both pairs patched,
+d = s(ax) + s(by) - s(ay) - s(bx) is what a model makes of facts and ending together (see
+:mod:`affectlens.stimuli.crossing`). Two of a quadruple's pairs have one ending and different facts: ax, bx and by, ay.
+If the runs of each are given the other's values where the facts are kept, d must turn into -d. With both directions of
+both pairs patched,
 
     d - d' = changes of denoising + changes of noising,  2 d = twice the two pairs' gaps,
 

@@ -90,7 +90,7 @@ class Job:
     def _cells(self, source: Source, chosen: Sequence[Unit], values: Recorded) -> Iterator[tuple[Json, Cell]]:
         for unit in chosen:
             at, places = tuple(base for _, base in unit.matches), source.of(unit)
-            for site in self.sites:
+            for site in self.sites if places else ():
                 value = values.sites[site]
                 new = value[..., places, :] if site.kind == "pattern" else value[places]
                 fact = {"source": source.kind, "kind": site.kind, "layer": site.layer,

@@ -217,7 +217,7 @@ def agreement(denoise: pd.DataFrame, noise: pd.DataFrame, *, seed: int = 0) -> A
         a, b = (x + 0 * y).to_numpy(), (y + 0 * x).to_numpy()
         found = [measured(values, gap, group, seed, tells) for values in (a, b, a - b)]
         cells = x.columns.to_frame(index=False)
-        for name, part in zip(("denoise", "noise"), found, strict=True):
+        for name, part in zip(("denoise", "noise"), found[:2], strict=True):
             cells[[name, f"{name}_low", f"{name}_high"]] = part[["value", "low", "high"]]
         cells = cells.join(found[2].rename(columns={"value": "difference"})).join(tested([a - b], group, seed)[0])
         parts.append(cells[cells["n"] > 0])

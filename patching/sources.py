@@ -5,7 +5,7 @@
 ``random``         a text of another group, whatever it evokes
 ``same_emotion``   an emotional text of another group with the pair's emotion: not a null but a test of generality
 ``neutral``        a neutral text of another group
-``wrong_position`` the pair's other text, each token getting the values of one half the matched tokens away
+``wrong_position`` the pair's other text, at matched tokens outside of what is patched, from half-way round on
 ================== =================================================================================================
 
 A control's texts have no matched tokens, so each token takes the one that is as far from the end of the same segment
@@ -13,7 +13,7 @@ A control's texts have no matched tokens, so each token takes the one that is as
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,11 +30,17 @@ class Source:
 
     kind: str
     side: Side
-    places: dict[int, int]  # base position -> position in the source's text
+    places: dict[int, int] = field(default_factory=dict)  # base position -> position in the source's text
+    elsewhere: tuple[Match, ...] = ()  # of a wrong position: the matched tokens to choose from
 
     def of(self, unit: Unit) -> list[int]:
-        """The source's positions for a unit's tokens."""
-        return [self.places[at] for _, at in unit.matches]
+        """The source's positions for a unit's tokens; none where nothing lies outside of the unit."""
+        if not self.elsewhere:
+            return [self.places[at] for _, at in unit.matches]
+        own, n = set(unit.matches), len(self.elsewhere)
+        first = next((i for i, match in enumerate(self.elsewhere) if match in own), 0) + n // 2
+        free = [match[0] for i in range(n) if (match := self.elsewhere[(first + i) % n]) not in own]
+        return [free[i % len(free)] for i in range(len(unit.matches))] if free else []
 
 
 def sources(
@@ -53,8 +59,7 @@ def sources(
     yield Source(MATCHED, pair.clean, {base: source for source, base in matches})
     every = pair.segments["all"]
     if "wrong_position" in controls and len(every) > 1:
-        away = {base: every[(i + len(every) // 2) % len(every)][0] for i, (_, base) in enumerate(every)}
-        yield Source("wrong_position", pair.clean, {base: away.get(base, every[0][0]) for _, base in matches})
+        yield Source("wrong_position", pair.clean, elsewhere=every)
     rng = np.random.default_rng([seed, *pair.name.encode()])
     foreign = [(one, end) for one in others if one.group != pair.group for end in (0, 1)]
     for kind in (c for c in CONTROLS if c in controls and c != "wrong_position"):

@@ -11,6 +11,7 @@ from affectlens.patching.effects import CELL, LEVEL, MATCHED, NOTHING, NULLS
 from affectlens.probing.names import signed
 from affectlens.sites import KINDS, Site
 from affectlens.stats import Estimate
+from affectlens.types import Json
 
 if TYPE_CHECKING:
     from affectlens.patching.results import PatchSweep
@@ -67,6 +68,20 @@ def estimated(row: Mapping[Any, Any]) -> Estimate:
     return Estimate(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n"]), "group")
 
 
+def spoken(row: Mapping[Any, Any]) -> str:
+    """A row's value with its interval: a share of the gap, or a change in the metric's unit."""
+    return str(estimated(row)) if row["normalised"] else f"{sized(estimated(row))}, not divided by the gap"
+
+
+def sized(found: Estimate) -> str:
+    """A number of any size, with its sign.
+
+    >>> sized(Estimate(0.00412, -0.0001, 0.0083, 32, "group"))
+    '+0.00412 [-0.0001, +0.0083]'
+    """
+    return f"{found.value:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
+
+
 def p_value(p: float) -> str:
     """A p value in words.
 
@@ -81,14 +96,15 @@ class _Part:
     """What one metric says."""
 
     sweep: "PatchSweep"
-    base: "pd.Series[Any]"  # its baselines
+    base: Json  # its baselines
     cells: pd.DataFrame  # matched, all of them
     live: pd.DataFrame  # those that a claim can be made of: a share of the gap, and not all of it in every pair
     beside: pd.DataFrame
 
     @classmethod
     def of(cls, sweep: "PatchSweep", metric: str) -> "_Part":
-        base = sweep.baselines.loc[sweep.baselines["metric"] == metric].iloc[0]
+        rows = chosen(sweep.baselines, metric=metric).to_dict("records")
+        base = {str(name): value for name, value in rows[0].items()}
         if not base["pairs"]:
             return cls(sweep, base, *[pd.DataFrame()] * 3)
         cells, beside = sweep.effects(metric=metric, source=MATCHED), sweep.beside(metric=metric)
@@ -138,7 +154,7 @@ class _Part:
         """The unpatched texts, and the pairs left out."""
         base = self.base
         clean, corrupt, gap = (
-            signed(Estimate(base[name], base[f"{name}_low"], base[f"{name}_high"], base["n"], "group"))
+            sized(Estimate(base[name], base[f"{name}_low"], base[f"{name}_high"], base["n"], "group"))
             for name in ("clean", "corrupt", "gap")
         )
         lead = ""
@@ -167,7 +183,8 @@ class _Part:
         said = f"{len(up)} of {n} cells {verb}" if len(up) else f"No cell of {n} is shown to {verb}"
         said = f"**{said} some of the gap** ({self.tests()})"
         if len(up) and self.nulls:
-            said += f"; {int(up['specific'].sum())} more than {self.nulls} (max-T over cells and these controls)"
+            more = int(up["specific"].sum()) or "none of them"
+            said += f"; {more} more than {self.nulls} (max-T over cells and these controls)"
         elif len(up):
             said += "; no null control was run, so none of them is shown to be specific"
         if down := int(((self.live["p_adjusted"] <= LEVEL) & (self.live["value"] < 0)).sum()):
@@ -194,7 +211,7 @@ class _Part:
             for name, row in less.items() if name != NOTHING
         ]  # fmt: skip
         return (
-            f"The largest effect{' beyond the controls' if specific else ''}, picked among {len(self.up)} cells: "
+            f"The largest effect{' beyond the controls' if specific else ''}, picked among those that pass: "
             f"{place(best)} {self.verb}s {estimated(best)} of the gap ({p_value(best['p_adjusted'])})"
             f"{'; in its place ' + '; '.join(said) if said else ''}."
         )
@@ -209,8 +226,8 @@ class _Part:
             return f"{self.base['n']} groups can't give an adjusted p of {LEVEL}: no effect of any size could be shown."
         unit = "of the gap" if self.base["tells"] else self.sweep.unit(self.name)
         return (
-            f"With 80% power, corrected over {n} cells, half of the cells show effects from {sizes.median():.2f} "
-            f"{unit} on, all of them from {sizes.max():.2f} on."
+            f"With 80% power, corrected over {n} cells, half of the cells show effects from {sizes.median():.2g} "
+            f"{unit} on, all of them from {sizes.max():.2g} on."
         )
 
     def tests(self) -> str:

@@ -278,9 +278,13 @@ def test_controls_come_from_where_they_say() -> None:
         for one in found.values():
             for unit in chosen:
                 assert len(one.of(unit)) == len(unit.matches)
+                if one.kind == "wrong_position":
+                    assert not set(one.of(unit)) & {place for place, _ in unit.matches}
                 assert all(0 <= at < len(one.side) for at in one.of(unit))
         matched, wrong = (found[kind].of(chosen[-1]) for kind in ("matched", "wrong_position"))
         assert matched != wrong
+        whole = next(unit for unit in units(pair, ["all"]) if isinstance(unit, Unit))
+        assert found["wrong_position"].of(whole) == []  # nothing lies outside
         again = {one.kind: one.side.name for one in sources(pair, chosen, pairs[::-1], ("neutral",), 0)}
         assert again["neutral"] != pair.corrupt.name
 

@@ -104,7 +104,10 @@ def erase(
     }  # fmt: skip
     if metric is not None:
         engine = Engine(model, memory=memory)
-        job, fold_of = Job(engine, [metric], ()), dict(zip(question.asked.items["group"], part.folds, strict=True))
+        job, fold_of = (
+            Job(engine, [metric], ()),
+            dict(zip(question.asked.items["group"], part.folds.tolist(), strict=True)),
+        )
         ready = _pairs(model, battery, metric, pairs, fold_of, n_pairs, seed, cue=cue, chat=chat)
         fitted = (
             _through(engine, question, chosen, position, shrinkage, chat=chat, progress=progress)

@@ -99,7 +99,7 @@ class Erasure:
         unit = "of it" if meta["normalised"] else meta["metric_unit"]
         said = [f"**{meta['metric']}**: the gap of {meta['n_pairs']} pairs is {gap} {meta['metric_unit']}"
                 + ("." if meta["normalised"] else ", which may be zero: losses of it mean little.")]  # fmt: skip
-        for layer in sorted(self.scores.loc[self.scores["question"] == LOST, "layer"].unique()):
+        for layer in sorted(self.scores.loc[self.scores["question"] == LOST, "layer"].unique().tolist()):
             where = "At all these layers in one run" if layer == TOGETHER else f"At layer {layer}"
             lost, less = self.estimate(LOST, LEACE, layer), self.estimate(LOST, LESS_RANDOM, layer)
             loss, other = self.estimate(LOSS, LEACE, layer), self.estimate(LOSS, RANDOM, layer)

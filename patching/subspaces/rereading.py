@@ -103,7 +103,7 @@ def _probe(x: Rows, y: Shaped[np.ndarray, " item"], n_classes: int, c: float) ->
 
 
 def _network(
-    x: Rows, y: Shaped[np.ndarray, " item"], held: Rows, n_classes: int, seed: int
+    x: Rows, y: Shaped[np.ndarray, " item"], held: Float[np.ndarray, "held layer d"], n_classes: int, seed: int
 ) -> Float[np.ndarray, "held layer k"]:
     layers = []
     for i in range(x.shape[1]):
