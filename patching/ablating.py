@@ -155,7 +155,7 @@ def _run(
     more: dict[str, object],
 ) -> AblationSweep:  # fmt: skip
     ready = prepared(model, pairs, metrics, cue=cue, chat=chat)
-    meta = facts(model, pairs, metrics, plan.sites, (), cue, chat, seed) | more | {
+    meta = facts(model, pairs, metrics, plan.sites, (), ready[0], seed) | more | {
         "direction": "noise", "ablation": plan.kind, "controls": ["random_change"] if plan.control else [],
         "n_pairs": len(ready), "n_steps": len(plan.steps),
     }  # fmt: skip

@@ -84,7 +84,7 @@ class Deleting:
             assert top is not None
             values, tops = self._read(pair, side, own[name], cells, needs, ends)
             for table, metric in zip(out, self.metrics, strict=True):
-                table[name] = float(metric(replace(ends[name], **ends))[0])
+                table[name] = float(metric(ends[name].beside(ends))[0])
                 table[f"{name}_left"] = values[metric.name]
                 table[f"{name}_top_changed"] = [int(one) != int(top[0]) for one in tops]
         found = pd.concat(out, ignore_index=True)
@@ -96,7 +96,7 @@ class Deleting:
     ) -> tuple[dict[str, list[float]], list[int]]:
         values, tops = {metric.name: [0.0] * len(cells) for metric in self.metrics}, [0] * len(cells)
         for rows, out in self.runner.run(base, side.prompt, cells, needs):
-            reading = replace(self.job.reading(pair, side, out), **ends)
+            reading = self.job.reading(pair, side, out).beside(ends)
             assert out.top is not None
             for at, row in enumerate(rows):
                 tops[row] = int(out.top[at])

@@ -146,7 +146,7 @@ class Engine:
         chosen = torch.tensor([n - 1, *tail]) - begin
         width = 4 * self._vocabulary * len(chosen)
         fit = max(1, min(HEAD_ROWS, int(self.bytes / 8 / width)))
-        parts = [self._scores(part[:, chosen], prompt, needs) for part in x.split(fit)]
+        parts = [self._scores(part[:, chosen], prompt, needs) for part in torch.split(x, fit)]
         logprobs, logits, top = (None if one[0] is None else torch.cat(one) for one in zip(*parts, strict=True))
         return Out(logprobs, logits, streams, top=top)
 

@@ -1,13 +1,13 @@
 """One pair of a sweep: both texts run once, then every cell from every source, read by every metric."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
 
 from affectlens.patching.cells import Cell, Change
-from affectlens.patching.metrics import Metric, Reading, merged_labels
+from affectlens.patching.metrics import Metric, Reading
 from affectlens.patching.pairs import PatchPair, Side
 from affectlens.patching.reading import Needs, Out, Runner
 from affectlens.patching.recorded import Recorded
@@ -15,7 +15,6 @@ from affectlens.patching.sources import Source
 from affectlens.patching.units import Unit
 from affectlens.sites import Site
 from affectlens.types import Json
-from affectlens.verbalisers import check_labels
 
 
 @dataclass(frozen=True)
@@ -31,21 +30,15 @@ class Job:
     def needs(self) -> Needs:
         return Needs.of(self.metrics)
 
-    @cached_property
-    def owners(self) -> tuple[str, ...]:
-        """Of each verbaliser, the label."""
-        labels = merged_labels(self.metrics)
-        return tuple(label for label, _ in check_labels(labels)) if labels else ()
-
     def rows(self, pair: PatchPair, chosen: Sequence[Unit], froms: Sequence[Source]) -> pd.DataFrame:
         """The pair's rows of the tidy table."""
         source = self.runner.record(pair.clean.prompt, self.sites)
         base = self.runner.record(pair.corrupt.prompt)
-        ends = [
+        read = [
             self.reading(pair, side, self.runner.unpatched(run, side.prompt, self.needs))
             for side, run in ((pair.clean, source), (pair.corrupt, base))
         ]
-        clean, corrupt = ends if self.denoise else reversed(ends)
+        ends = dict(zip(("clean", "corrupt") if self.denoise else ("corrupt", "clean"), read, strict=True))
         facts, cells = [], []
         for one in froms:
             values = source if one.side is pair.clean else self._values(one.side)
@@ -54,12 +47,9 @@ class Job:
                 cells.append(cell)
         rows = pd.DataFrame(facts)
         tables = []
-        found = self.scored(pair, base, cells, clean, corrupt)
+        found = self.scored(pair, base, cells, ends)
         for metric in self.metrics:
-            at_ends = {
-                name: float(metric(replace(one, clean=clean, corrupt=corrupt))[0])
-                for name, one in (("clean", clean), ("corrupt", corrupt))
-            }
+            at_ends = {name: float(metric(one.beside(ends))[0]) for name, one in ends.items()}
             tables.append(rows.assign(metric=metric.name, **at_ends, value=found[metric.name]))
         named = pd.concat(tables, ignore_index=True)
         named.insert(0, "pair", pair.name)
@@ -70,15 +60,16 @@ class Job:
 
     def reading(self, pair: PatchPair, side: Side, out: Out) -> Reading:
         """What a metric gets to see of runs of one text."""
-        return Reading(side, pair, self.owners, out.logprobs, out.logits, out.streams, out.texts)
+        owners = tuple(label for label, _ in pair.asked)
+        return Reading(side, pair, owners, out.logprobs, out.logits, out.streams, out.texts)
 
     def scored(
-        self, pair: PatchPair, base: Recorded, cells: Sequence[Cell], clean: Reading, corrupt: Reading
+        self, pair: PatchPair, base: Recorded, cells: Sequence[Cell], ends: Mapping[str, Reading]
     ) -> dict[str, list[float]]:
         """Each metric's value of each cell."""
         values = {metric.name: [0.0] * len(cells) for metric in self.metrics}
         for rows, out in self.runner.run(base, pair.corrupt.prompt, cells, self.needs):
-            reading = replace(self.reading(pair, pair.corrupt, out), clean=clean, corrupt=corrupt)
+            reading = self.reading(pair, pair.corrupt, out).beside(ends)
             for metric in self.metrics:
                 for row, value in zip(rows, metric(reading).tolist(), strict=True):
                     values[metric.name][row] = value

@@ -36,6 +36,10 @@ class Reading:
     clean: "Reading | None" = None  # of the unpatched runs, one row each; None while these are read
     corrupt: "Reading | None" = None
 
+    def beside(self, ends: Mapping[str, "Reading"]) -> "Reading":
+        """The same with the pair's unpatched runs, ``clean`` and ``corrupt``."""
+        return replace(self, clean=ends["clean"], corrupt=ends["corrupt"])
+
     def label(self, name: str) -> Float[Tensor, " row"]:
         """log P(label | prompt), float64; the log-sum-exp over the label's verbalisers."""
         assert self.logprobs is not None

@@ -63,6 +63,9 @@ class PatchPair:
     segments: Mapping[str, tuple[Match, ...]]
     emotion: str | None = None  # of the clean text
     valence: int = 0  # of the clean text: -1, 0 or 1
+    asked: tuple[tuple[str, str], ...] = ()  # label and verbaliser, in the order of the prompts' tails
+    cue: str = ""
+    chat: bool = False
 
     @property
     def equal_length(self) -> bool:
@@ -100,6 +103,7 @@ def prepare(
     """
     items, rows = _tabled(pairs)
     layouts, prompts = encode(model, items, labels=labels, cue=cue, chat=chat)
+    asked = check_labels(labels) if labels else ()
     by_id = items.set_index("id", drop=False)
     sides = {
         name: Side(name, prompt, layout, _known(by_id, name, "emotion"), _flag(by_id, name))
@@ -114,7 +118,7 @@ def prepare(
         segments = dict(segment(alignment, sides[a].layout, end))
         valence = _known(by_id, a, "valence") or 0
         out.append(PatchPair(f"{a}|{b}", group, contrast, sides[a], sides[b], alignment, segments,
-                             sides[a].emotion, int(valence)))  # fmt: skip
+                             sides[a].emotion, int(valence), asked, cue, chat))  # fmt: skip
     return out
 
 
@@ -173,7 +177,7 @@ def _tabled(pairs: Given) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _known(items: pd.DataFrame, name: str, fact: str) -> Any:
-    value = items.at[name, fact] if fact in items else None
+    value: Any = items.at[name, fact] if fact in items else None
     return None if value is None or value != value else value
 
 

@@ -55,12 +55,12 @@ class Reference:
 
     def _edits(self, cell: Cell) -> Mapping[Site, Edit]:
         by_site: dict[Site, list[Change | Cut]] = {}
-        for one in sorted((c for c in cell if isinstance(c, Change)), key=order):
-            if one.site.kind == "features":
-                raise PatchError(f"{one.site} can't be changed: change the site that its dictionary reads.")
-            by_site.setdefault(Site(one.site.kind, one.site.layer), []).append(one)
-        for one in (c for c in cell if isinstance(c, Cut)):
-            by_site.setdefault(Site("pattern", one.layer), []).append(one)
+        for change in sorted((one for one in cell if isinstance(one, Change)), key=order):
+            if change.site.kind == "features":
+                raise PatchError(f"{change.site} can't be changed: change the site that its dictionary reads.")
+            by_site.setdefault(Site(change.site.kind, change.site.layer), []).append(change)
+        for cut in (one for one in cell if isinstance(one, Cut)):
+            by_site.setdefault(Site("pattern", cut.layer), []).append(cut)
         return {site: partial(_changed, changes) for site, changes in by_site.items()}
 
     def _read(self, prompt: Prompt, needs: Needs) -> Out:

@@ -154,7 +154,7 @@ def screen(
             seen.append(Screened(pair, chosen, *ends.metric(metric), columns.estimates(slope, chosen)))
     if not seen:
         raise PatchError(f"No pair can be patched there: {'; '.join(refused[:3])}.")
-    meta = facts(model, pairs, [metric], (*found, *singly), where, cue, chat, 0) | {
+    meta = facts(model, pairs, [metric], (*found, *singly), where, ready[0], 0) | {
         "direction": direction, "controls": [], "n_pairs": len(ready), "method": method,
         "steps": steps if method == "integrated" else 0, "refused": refused,
     }  # fmt: skip

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from affectlens.patching.results import PatchSweep
 
 from affectlens.errors import PatchError
 from affectlens.model import LensModel
@@ -20,11 +19,13 @@ from affectlens.patching.job import Job
 from affectlens.patching.keeping import Kept
 from affectlens.patching.metrics import Metric, merged_labels
 from affectlens.patching.pairs import Given, PatchPair, prepare
+from affectlens.patching.results import PatchSweep
 from affectlens.patching.sources import CONTROLS, sources
 from affectlens.patching.units import Positions, Sites, Unit, expand_positions, expand_sites, units
 from affectlens.progress import tracked
 from affectlens.sites import Site
 from affectlens.types import Json, TextTable
+from affectlens.verbalisers import check_labels
 
 DIRECTIONS = ("denoise", "noise")
 POSITIONS = ("changed", "shared", "ending", "last")
@@ -85,7 +86,7 @@ def patch(
     found, where = expand_sites(model, sites), expand_positions(positions)
     ready = prepared(model, pairs, metrics, cue=cue, chat=chat)
     turned = [pair if direction == "denoise" else pair.swapped() for pair in ready]
-    meta = facts(model, pairs, metrics, found, where, cue, chat, seed) | {
+    meta = facts(model, pairs, metrics, found, where, ready[0], seed) | {
         "direction": direction, "controls": list(controls), "n_pairs": len(ready),
     }  # fmt: skip
     runner = runner_for(model, memory=memory, generating=any(one.generate for one in metrics))
@@ -128,15 +129,33 @@ def listed(metric: Metric | Sequence[Metric]) -> list[Metric]:
 def prepared(
     model: LensModel, pairs: Given | Sequence[PatchPair], metrics: Sequence[Metric], *, cue: str, chat: bool
 ) -> list[PatchPair]:
-    """Pairs with the metrics' verbalisers; prepared ones as they are, if they have these."""
-    if isinstance(pairs, Sequence) and pairs and all(isinstance(pair, PatchPair) for pair in pairs):
-        return list(pairs)  # type: ignore[arg-type]
-    return prepare(model, pairs, labels=merged_labels(metrics) or None, cue=cue, chat=chat)  # type: ignore[arg-type]
+    """Pairs with the metrics' verbalisers; prepared ones as they are.
+
+    Raises:
+        PatchError: prepared pairs without the metrics' verbalisers, or with another cue than is named.
+    """
+    labels = merged_labels(metrics)
+    if isinstance(pairs, TextTable):
+        return prepare(model, pairs, labels=labels or None, cue=cue, chat=chat)
+    given = list(pairs)
+    ready = [pair for pair in given if isinstance(pair, PatchPair)]
+    if not ready:
+        texts = [pair for pair in given if not isinstance(pair, PatchPair)]
+        return prepare(model, texts, labels=labels or None, cue=cue, chat=chat)
+    wanted = set(check_labels(labels)) if labels else set()
+    for pair in ready:
+        if not wanted <= set(pair.asked):
+            raise PatchError(
+                f"{pair.name} was prepared without the metrics' words: prepare(..., labels=...) with them."
+            )
+        if (cue and cue != pair.cue) or (chat and not pair.chat):
+            raise PatchError(f"{pair.name} was prepared with the cue {pair.cue!r}: leave cue and chat out here.")
+    return ready
 
 
 def facts(
     model: LensModel, given: Any, metrics: Sequence[Metric], sites: Sequence[Site], positions: Sequence[str | int],
-    cue: str, chat: bool, seed: int,
+    pair: PatchPair, seed: int,
 ) -> Json:  # fmt: skip
     """What a sweep's numbers depend on."""
     battery = given if isinstance(given, TextTable) else None
@@ -145,7 +164,7 @@ def facts(
         "n_heads": model.n_heads, "battery": battery.name if battery else "texts of the user's",
         "battery_sha256": battery.sha256 if battery else "", "sites": [str(site) for site in sites],
         "positions": [str(one) for one in positions], "metrics": {m.name: {"unit": m.unit} for m in metrics},
-        "labels": merged_labels(metrics), "cue": cue, "chat": chat, "seed": seed,
+        "labels": merged_labels(metrics), "cue": pair.cue, "chat": pair.chat, "seed": seed,
     }  # fmt: skip
 
 

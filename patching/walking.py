@@ -143,7 +143,7 @@ class Blocks:
                     block.__dict__["forward"] = before
 
 
-class _Marker(DynamicCache):
+class _Marker(DynamicCache):  # type: ignore[misc]  # transformers is not typed
     """An empty cache, to be recognised among a block's arguments."""
 
 

@@ -1,6 +1,7 @@
 """Laws of patching: the engine equals one forward a cell, patching all restores, planted circuits are found."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -164,7 +165,8 @@ def test_before_the_first_difference_nothing_changes() -> None:
 
 def only_heads(model: LensModel, kept: set[tuple[int, int]]) -> None:
     """Silence every head but these, and the MLPs, so that nothing else moves anything between tokens."""
-    for layer, block in enumerate(model.blocks):
+    for layer in range(model.n_layers):
+        block: Any = model.blocks[layer]
         matrix = block.self_attn.o_proj.weight
         width = matrix.shape[1] // model.n_heads
         with torch.no_grad():
@@ -254,9 +256,11 @@ def battery(n: int = 6) -> al.Battery:
     for i in range(n):
         emotion = emotions[i % 2]
         for role in ("emotional", "neutral"):
-            text = f"{'We' if role == 'emotional' else 'You'} {words[i % len(words)]}. It was {i} then."
-            items.append(al.Stimulus(f"{i}.{role}", text, "vignettes", role, role == "emotional", emotion,
-                                     (1 if emotion == "joy" else -1) * (role == "emotional"), domain="d", group=f"g{i}"))  # fmt: skip
+            evokes = role == "emotional"
+            text = f"{'We' if evokes else 'You'} {words[i % len(words)]}. It was {i} then."
+            valence = (1 if emotion == "joy" else -1) * evokes
+            items.append(al.Stimulus(f"{i}.{role}", text, "vignettes", role, evokes, emotion, valence, domain="d",
+                                     group=f"g{i}"))  # fmt: skip
     return al.Battery("little", tuple(items))
 
 
@@ -298,7 +302,8 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytes
     want = go(None)
     from affectlens.patching.job import Job
 
-    whole, done = Job.rows, []
+    whole = Job.rows
+    done: list[str] = []
 
     def stops(self: Job, pair: PatchPair, *rest: object) -> pd.DataFrame:
         if len(done) == 2:
@@ -309,7 +314,12 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Job, "rows", stops)
     with pytest.raises(KeyboardInterrupt):
         go(tmp_path / "kept")
-    monkeypatch.setattr(Job, "rows", lambda self, pair, *rest: done.append(pair.name) or whole(self, pair, *rest))
+
+    def goes(self: Job, pair: PatchPair, *rest: object) -> pd.DataFrame:
+        done.append(pair.name)
+        return whole(self, pair, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Job, "rows", goes)
     pd.testing.assert_frame_equal(go(tmp_path / "kept"), want)
     assert len(done) == 3  # two before, one after
     with pytest.raises(PatchError, match="other settings"):
@@ -357,6 +367,19 @@ def test_label_metrics_equal_label_logprobs() -> None:
     table = patch(model, battery(2), "L0.mlp_out", "last", metric=own, controls=()).table
     joy = table[table["emotion"] == "joy"].iloc[0]
     assert joy["clean"] == pytest.approx(logits[0, 0] - np.logaddexp(logits[0, 1], logits[0, 2]), abs=1e-4)
+
+
+def test_prepared_pairs_carry_their_words_and_cue() -> None:
+    model = tiny_model("llama")
+    pairs = prepare(model, [UNEQUAL], labels={"other": "x", **LABELS}, cue=" So")
+    table = patch(model, pairs, "L0.mlp_out", "cue", metric=METRIC, controls=())
+    assert table.meta["cue"] == " So"
+    plain = patch(model, [UNEQUAL], "L0.mlp_out", "cue", metric=METRIC, controls=(), cue=" So").table
+    np.testing.assert_allclose(table.table["value"], plain["value"], atol=1e-5)
+    with pytest.raises(PatchError, match="without the metrics' words"):
+        patch(model, prepare(model, [UNEQUAL]), "mlp_out", "last", metric=METRIC)
+    with pytest.raises(PatchError, match="leave cue and chat out"):
+        patch(model, pairs, "mlp_out", "last", metric=METRIC, cue=" Then")
 
 
 def test_what_is_written_can_be_scored() -> None:
@@ -540,5 +563,6 @@ def test_the_engine_equals_one_forward_a_cell_on_real_weights(smol: LensModel) -
     want = torch.cat([out.logprobs for _, out in plain.run(base, pair.corrupt.prompt, cells, needs)])  # type: ignore[misc]
     found = torch.empty_like(want)
     for rows, out in engine.run(base, pair.corrupt.prompt, cells, needs):
+        assert out.logprobs is not None
         found[rows] = out.logprobs
     assert float((found - want).abs().max()) < 1e-4

@@ -21,7 +21,7 @@ Basis = Float[Tensor, "d_model k"]
 
 
 def search(
-    pairs: Sequence[Exchange], sizes: Sequence[int], *, epochs: int = 4, batch: int = 4, rate: float = 0.2,
+    pairs: Sequence[Exchange], sizes: Sequence[int], *, epochs: int = 4, batch: int = 2, rate: float = 0.2,
     turned: bool = True, seed: int = 0, progress: bool | None = None, what: str = "searching",
 ) -> tuple[list[Basis], list[Basis]]:  # fmt: skip
     """The bases found for each size, and those of the control with random signs.

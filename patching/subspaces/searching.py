@@ -43,7 +43,7 @@ def das(
     direction: str = "denoise",
     folds: int = 2,
     epochs: int = 4,
-    batch: int = 4,
+    batch: int = 2,
     rate: float = 0.2,
     turned: bool = True,
     draws: int = 5,
