@@ -43,7 +43,7 @@ def ablate(
     directions: Mapping[int, np.ndarray] | None = None,
     cumulative: bool = False,
     control: bool = True,
-    cue: str = "",
+    cue: str | None = None,
     chat: bool = False,
     seed: int = 0,
     memory: float = 1.0,
@@ -64,7 +64,7 @@ def ablate(
         directions: for ``direction``, by layer ``[d]``, or ``[k, d]`` for a subspace; of any length.
         cumulative: ablate the first site, the first two, and so on, in the order in which they are named.
         control: also change each value by a random vector of the same norm.
-        cue: what to write after each text.
+        cue: what to write after each text; by default what the metrics ask for, or nothing.
         chat: make each text the user's message of a conversation.
         seed: of resampled texts and random vectors.
         memory: what a batch may take beyond the model, in GB.
@@ -97,7 +97,7 @@ def knockout(
     metric: Metric | Sequence[Metric],
     window: int = 1,
     heads: bool = False,
-    cue: str = "",
+    cue: str | None = None,
     chat: bool = False,
     seed: int = 0,
     memory: float = 1.0,
@@ -113,7 +113,7 @@ def knockout(
         metric: one, or several.
         window: how many layers are cut together; the one named and those after it.
         heads: cut each head by itself.
-        cue: what to write after each text.
+        cue: what to write after each text; by default what the metrics ask for, or nothing.
         chat: make each text the user's message of a conversation.
         seed: recorded; nothing is drawn.
         memory: what a batch may take beyond the model, in GB.
@@ -151,8 +151,8 @@ def _directions(
 
 def _run(
     model: LensModel, pairs: Given | Sequence[PatchPair], plan: Plan, bases: dict[int, np.ndarray],
-    metrics: list[Metric], cue: str, chat: bool, seed: int, memory: float, folder: Path | None, progress: bool | None,
-    more: dict[str, object],
+    metrics: list[Metric], cue: str | None, chat: bool, seed: int, memory: float, folder: Path | None,
+    progress: bool | None, more: dict[str, object],
 ) -> AblationSweep:  # fmt: skip
     ready = prepared(model, pairs, metrics, cue=cue, chat=chat)
     meta = facts(model, pairs, metrics, plan.sites, (), ready[0], seed) | more | {

@@ -112,7 +112,7 @@ def flip(
         PatchError: a battery without crossed quadruples.
     """
     sweeps = {}
-    prompting = {name: options.pop(name, default) for name, default in (("cue", ""), ("chat", False))}
+    prompting = {name: options.pop(name, default) for name, default in (("cue", None), ("chat", False))}
     for split in SPLITS:
         if not any(item.split == split for item in battery):
             continue

@@ -64,7 +64,7 @@ class Metric:
     logits: bool = False  # read the last token's logits
     layers: frozenset[int] = frozenset()  # read the stream that leaves these layers
     generate: int = 0  # tokens to generate from each run; such a run is not resumed, so it is slow
-    position: Position | None = None  # how the stream is pooled over tokens, if one rule alone is used
+    cue: str | None = None  # what must follow each text for the metric to mean what it says; None is anything
 
     def __call__(self, reading: Reading) -> Values:
         return self.value(reading)
@@ -92,6 +92,7 @@ def _joined(a: Metric, b: Metric, sign: str, value: Callable[[Reading], Values])
     return Metric(
         f"{a.name} {sign} {b.name}", value, a.unit if a.unit == b.unit else "mixed units",
         merged_labels([a, b]), a.logits or b.logits, a.layers | b.layers, max(a.generate, b.generate),
+        merged_cue([a, b]),
     )  # fmt: skip
 
 
@@ -108,6 +109,19 @@ def merged_labels(metrics: Sequence[Metric]) -> dict[str, str | Sequence[str]]:
                 raise PatchError(f"Label {name!r} has other verbalisers in {metric.name}: give it another name there.")
             out[name] = words
     return out
+
+
+def merged_cue(metrics: Sequence[Metric]) -> str | None:
+    """The cue that all metrics ask for; None if none asks for one.
+
+    Raises:
+        PatchError: two that ask for different ones.
+    """
+    asked = {metric.cue: metric.name for metric in metrics if metric.cue is not None}
+    if len(asked) > 1:
+        (one, name), (other, its) = list(asked.items())[:2]
+        raise PatchError(f"{name} is for texts that end with {one!r} and {its} for {other!r}: read them in two sweeps.")
+    return next(iter(asked), None)
 
 
 def _listed(words: str | Sequence[str]) -> list[str]:

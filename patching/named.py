@@ -6,6 +6,7 @@ choice, and one about *where* is.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from affectlens.errors import PatchError
 from affectlens.model import LensModel
@@ -38,7 +39,7 @@ def named_metrics(
         battery: what read-outs are fitted on.
         names: which.
         layer: that read-outs read; three quarters of the way up by default.
-        cue: what the sweep writes after each text.
+        cue: what is written after each text; the metrics ask a sweep to do so.
         seed: of the read-outs' folds.
         progress: show bars.
 
@@ -47,8 +48,8 @@ def named_metrics(
     """
     at = 3 * model.n_layers // 4 if layer is None else layer
     makers: dict[str, Callable[[], Metric]] = {
-        "said_category": lambda: own_emotion(EMOTION_WORDS).named("said_category"),
-        "said_valence": lambda: valence_difference(VALENCE_WORDS).named("said_valence"),
+        "said_category": lambda: replace(own_emotion(EMOTION_WORDS), name="said_category", cue=cue),
+        "said_valence": lambda: replace(valence_difference(VALENCE_WORDS), name="said_valence", cue=cue),
         "kl": lambda: kl().named("kl"),
     }
     out = []

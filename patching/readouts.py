@@ -88,7 +88,7 @@ def readout(
     said = "projection" if method == "mean_difference" else "logit"
     name = f"{target} {said} at L{layer}.resid_post ({position})"
     return Metric(name, value, unit="norm" if method == "mean_difference" else "logits", layers=frozenset({layer}),
-                  position=rule)  # fmt: skip
+                  cue=cue)  # fmt: skip
 
 
 def _deal(groups: np.ndarray, folds: int, seed: int) -> dict[Any, int]:

@@ -90,7 +90,7 @@ def screen(
     method: str = "attribution",
     steps: int = 8,
     neurons: int = 32,
-    cue: str = "",
+    cue: str | None = None,
     chat: bool = False,
     memory: float = 1.0,
     progress: bool | None = None,
@@ -117,7 +117,7 @@ def screen(
             the base's input embeddings to the source's.
         steps: gradients along that path.
         neurons: how many single neurons to keep of each layer and segment, those with the largest mean estimate.
-        cue: what to write after each text.
+        cue: what to write after each text; by default what the metric asks for, or nothing.
         chat: make each text the user's message of a conversation.
         memory: what a batch may take beyond the model, in GB.
         progress: show a bar; by default where a person is looking.

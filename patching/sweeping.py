@@ -17,7 +17,7 @@ from affectlens.model import LensModel
 from affectlens.patching.choosing import runner_for
 from affectlens.patching.job import Job
 from affectlens.patching.keeping import Kept
-from affectlens.patching.metrics import Metric, merged_labels
+from affectlens.patching.metrics import Metric, merged_cue, merged_labels
 from affectlens.patching.pairs import Given, PatchPair, prepare
 from affectlens.patching.results import PatchSweep
 from affectlens.patching.sources import CONTROLS, sources
@@ -40,7 +40,7 @@ def patch(
     metric: Metric | Sequence[Metric],
     direction: str = "denoise",
     controls: Sequence[str] = CONTROLS,
-    cue: str = "",
+    cue: str | None = None,
     chat: bool = False,
     seed: int = 0,
     memory: float = 1.0,
@@ -66,7 +66,7 @@ def patch(
         metric: what is read of each run (:mod:`affectlens.patching.metrics`); several are read of the same runs.
         direction: ``denoise`` patches the clean text's values into the corrupt run, ``noise`` the reverse.
         controls: other sources (:mod:`affectlens.patching.sources`); each costs as much as the sweep itself.
-        cue: what to write after each text.
+        cue: what to write after each text; by default what the metrics ask for, or nothing.
         chat: make each text the user's message of a conversation.
         seed: of the choice of control texts.
         memory: what a batch may take beyond the model, in GB.
@@ -127,30 +127,38 @@ def listed(metric: Metric | Sequence[Metric]) -> list[Metric]:
 
 
 def prepared(
-    model: LensModel, pairs: Given | Sequence[PatchPair], metrics: Sequence[Metric], *, cue: str, chat: bool
+    model: LensModel, pairs: Given | Sequence[PatchPair], metrics: Sequence[Metric], *, cue: str | None, chat: bool
 ) -> list[PatchPair]:
     """Pairs with the metrics' verbalisers; prepared ones as they are.
 
     Raises:
-        PatchError: prepared pairs without the metrics' verbalisers, or with another cue than is named.
+        PatchError: prepared pairs without the metrics' verbalisers, or another cue than the metrics ask for.
     """
-    labels = merged_labels(metrics)
+    labels, asked = merged_labels(metrics), merged_cue(metrics)
+    said = (asked or "") if cue is None else cue
     if isinstance(pairs, TextTable):
-        return prepare(model, pairs, labels=labels or None, cue=cue, chat=chat)
+        return prepare(model, pairs, labels=labels or None, cue=_fitting(said, asked), chat=chat)
     given = list(pairs)
     ready = [pair for pair in given if isinstance(pair, PatchPair)]
     if not ready:
         texts = [pair for pair in given if not isinstance(pair, PatchPair)]
-        return prepare(model, texts, labels=labels or None, cue=cue, chat=chat)
+        return prepare(model, texts, labels=labels or None, cue=_fitting(said, asked), chat=chat)
     wanted = set(check_labels(labels)) if labels else set()
     for pair in ready:
         if not wanted <= set(pair.asked):
             raise PatchError(
                 f"{pair.name} was prepared without the metrics' words: prepare(..., labels=...) with them."
             )
-        if (cue and cue != pair.cue) or (chat and not pair.chat):
+        if (cue is not None and cue != pair.cue) or (chat and not pair.chat):
             raise PatchError(f"{pair.name} was prepared with the cue {pair.cue!r}: leave cue and chat out here.")
+        _fitting(pair.cue, asked)
     return ready
+
+
+def _fitting(cue: str, asked: str | None) -> str:
+    if asked is not None and cue != asked:
+        raise PatchError(f"The texts end with the cue {cue!r}, and a metric is for texts with {asked!r}: make it anew.")
+    return cue
 
 
 def facts(

@@ -382,6 +382,20 @@ def test_prepared_pairs_carry_their_words_and_cue() -> None:
         patch(model, pairs, "mlp_out", "last", metric=METRIC, cue=" Then")
 
 
+def test_a_metric_brings_its_cue() -> None:
+    model = tiny_model("llama")
+    metric = readout(model, battery(4), "affect", layer=0, folds=2, cue=" So")
+    assert patch(model, battery(4), "mlp_out", "last", metric=metric, controls=()).meta["cue"] == " So"
+    assert ablate(model, battery(4), "mlp_out", metric=metric).meta["cue"] == " So"
+    with pytest.raises(PatchError, match="make it anew"):
+        patch(model, battery(4), "mlp_out", "last", metric=metric, cue=" Then")
+    with pytest.raises(PatchError, match="make it anew"):
+        patch(model, prepare(model, battery(4)), "mlp_out", "last", metric=metric)
+    other = readout(model, battery(4), "affect", layer=0, folds=2, cue=" Then").named("other")
+    with pytest.raises(PatchError, match="two sweeps"):
+        patch(model, battery(4), "mlp_out", "last", metric=[metric, other])
+
+
 def test_what_is_written_can_be_scored() -> None:
     model = tiny_model("llama")
     metric = written("letters", lambda text: len(text), tokens=5)

@@ -1,0 +1,139 @@
+"""``affectlens patch`` and ``affectlens ablate``."""
+
+import re
+from typing import Annotated
+
+import typer
+
+from affectlens.patching.launching import launch
+from affectlens.patching.options import (
+    AsJson, BatteryName, Chat, Contrast, Cue, Device, DryRun, Dtype, Groups, Layer, Memory, Metrics, ModelName, Out,
+    Quick, Quiet, Resume, Revision, Seed,
+)  # fmt: skip
+
+DIRECTIONS = {"denoise": ("denoise",), "noise": ("noise",), "both": ("denoise", "noise")}
+
+
+def patch(
+    ctx: typer.Context,
+    model: ModelName = None,
+    battery: BatteryName = "starter",
+    contrast: Contrast = None,
+    crossed: Annotated[
+        bool, typer.Option("--crossed", help="The crossed quadruples, both ways, with crossed_fact beside them.")
+    ] = False,
+    site: Annotated[
+        list[str] | None, typer.Option(help="resid_post, heads, mlp_out, L12.z, q.each; repeat. Default: resid_post.")
+    ] = None,
+    position: Annotated[
+        list[str] | None,
+        typer.Option(help="changed, shared, ending, cue, last, all, each, span:WORDS, -1; repeat. Default: segments."),
+    ] = None,
+    direction: Annotated[str, typer.Option(help="denoise, noise or both.")] = "denoise",
+    metric: Metrics = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(help="random, same_emotion, neutral, wrong_position; repeat. Default: all, quick two."),
+    ] = None,
+    no_controls: Annotated[bool, typer.Option("--no-controls", help="None: no cell can be shown specific.")] = False,
+    pairs: Groups = None,
+    cue: Cue = None,
+    chat: Chat = False,
+    layer: Layer = None,
+    quick: Quick = False,
+    out: Out = None,
+    resume: Resume = None,
+    seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
+    memory: Memory = 1.0,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Patch values of MODEL from one text of a pair into its twin: where is what tells them apart?
+
+    Example: affectlens patch smollm2-135m
+    """
+    from affectlens.errors import PatchError
+    from affectlens.patching.settings import METRICS, PatchPlan, Settings
+
+    if direction not in DIRECTIONS:
+        raise PatchError(f"direction is {direction!r}; choose denoise, noise or both.")
+    if no_controls and control:
+        raise PatchError("--no-controls and --control exclude one another: leave one out.")
+    settings = Settings(
+        model or "", battery, contrast, _named(metric) or METRICS, pairs, cue, chat, layer, quick, seed, device, dtype,
+        revision, memory,
+    )  # fmt: skip
+    plan = PatchPlan(
+        _named(site) or PatchPlan.sites, tuple(int(one) if re.fullmatch(r"-?\d+", one) else one for one in
+        _named(position)), DIRECTIONS[direction], () if no_controls else _named(control) or None, crossed,
+    )  # fmt: skip
+    launch(ctx, settings, plan, out=out, resume=resume, dry_run=dry_run, as_json=as_json, quiet=quiet)
+
+
+def ablate(
+    ctx: typer.Context,
+    model: ModelName = None,
+    battery: BatteryName = "starter",
+    contrast: Contrast = None,
+    site: Annotated[
+        list[str] | None, typer.Option(help="attn_out, mlp_out, L12.z, neurons; repeat. Default: attn_out, mlp_out.")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="mean (of other texts), zero, or resample (another text's).")] = "mean",
+    position: Annotated[
+        list[str] | None,
+        typer.Option(help="text, changed, shared, ending, cue, last, span:WORDS; repeat. Default: text."),
+    ] = None,
+    heads: Annotated[bool, typer.Option("--heads", help="Each attention head by itself; of a knockout too.")] = False,
+    cumulative: Annotated[
+        bool, typer.Option("--cumulative", help="The first site, the first two, and so on, in the order named.")
+    ] = False,
+    knockout: Annotated[
+        list[str] | None,
+        typer.Option(help="FROM:TO, such as changed:last: tokens of TO can't attend to those of FROM; repeat."),
+    ] = None,
+    window: Annotated[int, typer.Option(min=1, help="Layers that a knockout cuts together.")] = 1,
+    no_controls: Annotated[
+        bool, typer.Option("--no-controls", help="Without the random changes of the same norm.")
+    ] = False,
+    metric: Metrics = None,
+    pairs: Groups = None,
+    cue: Cue = None,
+    chat: Chat = False,
+    layer: Layer = None,
+    quick: Quick = False,
+    out: Out = None,
+    resume: Resume = None,
+    seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    revision: Revision = None,
+    memory: Memory = 1.0,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Take values away from MODEL in both texts of a pair: is what a site computes used?
+
+    Example: affectlens ablate smollm2-135m --site attn_out --kind mean
+    """
+    from affectlens.patching.settings import ABLATED, METRICS, AblatePlan, Settings
+
+    edges, named = _named(knockout), _named(site)
+    singly = ("heads",) if heads and not edges else ()
+    sites = (*named, *singly) or (() if edges else ABLATED)
+    settings = Settings(
+        model or "", battery, contrast, _named(metric) or METRICS, pairs, cue, chat, layer, quick, seed, device, dtype,
+        revision, memory,
+    )  # fmt: skip
+    plan = AblatePlan(sites, kind, _named(position) or AblatePlan.positions, edges, window, cumulative, heads,
+                      not no_controls)  # fmt: skip
+    launch(ctx, settings, plan, out=out, resume=resume, dry_run=dry_run, as_json=as_json, quiet=quiet)
+
+
+def _named(given: list[str] | None) -> tuple[str, ...]:
+    """What was named, each once."""
+    return tuple(dict.fromkeys(given or ()))
