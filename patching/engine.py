@@ -101,8 +101,6 @@ class Engine:
                     x = self.blocks.step(layer, x, passage, mask, base.memory)
                 if layer in needs.layers:
                     streams[layer] = self._whole(base, layer, x, begin, len(cells))
-        if len(x) < len(cells):  # begun above what is read: nothing of it is seen there
-            x = torch.cat((x, base.streams[last + 1][None, begin:].expand(len(cells) - len(x), -1, -1)))
         return self._read(base, prompt, needs, x, begin, streams)
 
     def _change(self, site: Site, changes: list[tuple[int, Change]], begin: int, old: Tensor) -> Tensor:

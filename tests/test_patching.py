@@ -27,7 +27,7 @@ from affectlens.patching.units import Unit, units
 from affectlens.sites import Site
 from affectlens.testing import FAMILIES, tiny_model
 
-LABELS = {"good": [" good", "!"], "bad": "?"}
+LABELS = {"good": [" good", "!"], "bad": ["?", " sad"]}  # two of several tokens
 UNEQUAL = ("She won it. The door was open. Then", "Nobody had lost it. The door was open. Then")
 EQUAL = ("She won it all. The door was open. Then", "She had it all. The door was open. Then")
 METRIC = label_difference(LABELS, "good", "bad")
