@@ -49,7 +49,7 @@ def main(
     torch.set_num_threads(threads)
     lens = al.load_model(model, progress=False)
     battery = al.load_battery("starter").where(split="vignettes")
-    table = Table("", "screen, s", "forward, s", "ratio [quartiles]", "cells")
+    table = Table("", "screen, s", "forward, s", "ratio, with quartiles", "cells")
     results = []
     for name, (labels, options) in CASES.items():
         metric = label_difference(labels, "good", "bad")

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from affectlens.patching.ablating import ablate, knockout
     from affectlens.patching.ablation import AblationSweep
     from affectlens.patching.cells import Change, Cut
-    from affectlens.patching.confirming import confirm
+    from affectlens.patching.confirming import Confirmation, confirm
     from affectlens.patching.engine import Engine
     from affectlens.patching.flipping import flip
     from affectlens.patching.metrics import (
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from affectlens.patching.named import named_metrics
     from affectlens.patching.pairs import PatchPair, choose, prepare
     from affectlens.patching.readouts import readout
-    from affectlens.patching.results import PatchSweep
-    from affectlens.patching.screening import screen
+    from affectlens.patching.results import PatchSweep, agreement
+    from affectlens.patching.screening import Screen, screen
     from affectlens.patching.sweeping import patch
 
 _FROM = {
     "ablating": ("ablate", "knockout"),
     "ablation": ("AblationSweep",),
     "cells": ("Change", "Cut"),
-    "confirming": ("confirm",),
+    "confirming": ("Confirmation", "confirm"),
     "engine": ("Engine",),
     "flipping": ("flip",),
     "metrics": (
@@ -40,12 +40,12 @@ _FROM = {
     "named": ("named_metrics",),
     "pairs": ("PatchPair", "choose", "prepare"),
     "readouts": ("readout",),
-    "results": ("PatchSweep",),
-    "screening": ("screen",),
+    "results": ("PatchSweep", "agreement"),
+    "screening": ("Screen", "screen"),
     "sweeping": ("patch",),
 }  # fmt: skip
 __all__ = [
-    "AblationSweep", "Change", "Cut", "Engine", "Metric", "PatchPair", "PatchSweep", "ablate", "choose", "confirm",
+    "AblationSweep", "Change", "Confirmation", "Cut", "Engine", "Metric", "PatchPair", "PatchSweep", "Screen", "ablate", "agreement", "choose", "confirm",
     "flip", "kl", "knockout", "label_difference", "logit_difference", "named_metrics", "own_emotion", "patch",
     "prepare", "readout", "screen", "valence_difference", "written",
 ]  # fmt: skip

@@ -34,6 +34,7 @@ from affectlens.patching.screening import Screen, change, places
 from affectlens.patching.sweeping import prepared
 from affectlens.patching.units import units
 from affectlens.progress import tracked
+from affectlens.sites import Site
 from affectlens.stats import Estimate
 from affectlens.types import Json
 
@@ -184,7 +185,7 @@ def confirm(
         raise PatchError(f"{foreign[0]} was not screened: give pairs of the screen.")
     cells = _drawn_cells(screen, top, top if others is None else others, seed)
     denoise = screen.meta["direction"] == "denoise"
-    whole = tuple(dict.fromkeys(replace(place.site, index=None) for place in places(cells.rename(columns={"own": "pair"}))))
+    whole = tuple(dict.fromkeys(Site(*at) for at in cells[["kind", "layer"]].itertuples(index=False)))
     job = Job(runner_for(model, memory=memory), [screen.metric], whole, denoise=denoise)
     tables = []
     for pair in tracked(ready, "patching the first cells", show=progress):

@@ -123,7 +123,7 @@ def effects(table: pd.DataFrame, direction: str, *, seed: int = 0) -> pd.DataFra
                 df = np.maximum(found["n"] - 1, 1)
                 t = stats.t.ppf(1 - LEVEL / 2 / len(found), df) + stats.t.ppf(0.8, df)
                 error = (found["high"] - found["low"]) / 2 / stats.t.ppf(0.975, df)
-                found = found.join(tested([change], grid.group, seed)[0])
+                found = found.join(flipped([change], grid.group, seed)[0])
                 found["detectable"] = (error * t).where(found["attainable"] <= LEVEL, np.inf)
             parts.append(found[found["n"] > 0])
     return pd.concat(parts, ignore_index=True)
@@ -165,7 +165,7 @@ def beside(table: pd.DataFrame, direction: str, *, nulls: Sequence[str] | None =
         less = {NOTHING: own} | {name: own - change for name, change in grid.change.items() if name != MATCHED}
         joint = [NOTHING, *(name for name in less if name in (NULLS[direction] if nulls is None else nulls))]
         for family in (joint, *([name] for name in less if name not in joint)):
-            for name, p in zip(family, tested([less[name] for name in family], grid.group, seed), strict=True):
+            for name, p in zip(family, flipped([less[name] for name in family], grid.group, seed), strict=True):
                 found = _found(grid, name, less[name], tells, seed).join(p)
                 parts.append(found.assign(null=family is joint, asked=len(joint))[found["n"] > 0])
     out = pd.concat(parts, ignore_index=True).rename(columns={"source": "control"})
@@ -226,7 +226,7 @@ def _interval(total: Float[np.ndarray, "group cell"], base: Float[np.ndarray, "g
     return np.stack([value, value - half, value + half])
 
 
-def tested(changes: list[np.ndarray], group: Int[np.ndarray, " pair"], seed: int) -> list[pd.DataFrame]:
+def flipped(changes: list[np.ndarray], group: Int[np.ndarray, " pair"], seed: int) -> list[pd.DataFrame]:
     """Sign flips of all columns of all ``changes`` as one family; a table each."""
     totals = _sums(np.nan_to_num(np.hstack(changes)), group)
     found = sign_flips(totals, seed=seed, draws=int(np.clip(_HELD // totals.shape[1], 999, 9999)))

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from affectlens.errors import PatchError
 from affectlens.patching import effects as statistics
-from affectlens.patching.effects import CELL, MATCHED, NOTHING, Grid, lay_out, measured, tested
+from affectlens.patching.effects import CELL, MATCHED, NOTHING, Grid, flipped, lay_out, measured
 from affectlens.patching.words import chosen, listed, summary
 from affectlens.paths import write_parquet, write_text
 from affectlens.stats import Estimate, Weights, estimate
@@ -219,7 +219,7 @@ def agreement(denoise: pd.DataFrame, noise: pd.DataFrame, *, seed: int = 0) -> A
         cells = x.columns.to_frame(index=False)
         for name, part in zip(("denoise", "noise"), found[:2], strict=True):
             cells[[name, f"{name}_low", f"{name}_high"]] = part[["value", "low", "high"]]
-        cells = cells.join(found[2].rename(columns={"value": "difference"})).join(tested([a - b], group, seed)[0])
+        cells = cells.join(found[2].rename(columns={"value": "difference"})).join(flipped([a - b], group, seed)[0])
         parts.append(cells[cells["n"] > 0])
         kept = ((cells["normalised"] == tells) & (cells["n"] > 0)).to_numpy()
         rho[metric] = _rank_correlation(a[:, kept], b[:, kept], gap if tells else np.ones(len(gap)), group, seed)
@@ -233,7 +233,7 @@ def _matched(grid: Grid) -> pd.DataFrame:
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray, gap: np.ndarray, group: np.ndarray, seed: int) -> Estimate:
-    """Spearman's correlation of effects over cells; a cell that no drawn group has is left out of that draw."""
+    """Spearman's correlation of effects over cells. Resampling adds noise, so the interval is let reach up to it."""
     member = (group == np.arange(group.max() + 1)[:, None]).astype(float)
     base, *totals = (member @ np.nan_to_num(values) for values in (np.isfinite(a) * gap[:, None], a, b))
 
@@ -247,4 +247,4 @@ def _rank_correlation(a: np.ndarray, b: np.ndarray, gap: np.ndarray, group: np.n
         return np.array(out)
 
     found = estimate(statistic, len(member), "group", seed=seed, bounds=None)
-    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
+    return replace(found, low=max(min(found.low, found.value), -1.0), high=min(max(found.high, found.value), 1.0))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from affectlens.errors import PatchError
+from affectlens.errors import CaptureError, PatchError
 from affectlens.model import LensModel
 from affectlens.patching.pairs import SEGMENTS, Match, PatchPair
 from affectlens.positions import Position
@@ -86,7 +86,10 @@ def _matches(pair: PatchPair, name: str | int) -> tuple[tuple[Match, ...], str]:
     if not name.startswith("span:"):
         return pair.segments[name], " after the first difference"
     rule = Position("span", name.removeprefix("span:"))
-    sides = [np.flatnonzero(rule.mask(side.layout)) for side in (pair.clean, pair.corrupt)]
+    try:
+        sides = [np.flatnonzero(rule.mask(side.layout)) for side in (pair.clean, pair.corrupt)]
+    except CaptureError as error:
+        return (), f" in both texts: {error}"
     if len(sides[0]) != len(sides[1]):
         return (), f" of equal length in both texts ({len(sides[0])} and {len(sides[1])} tokens)"
     return tuple(zip(sides[0].tolist(), sides[1].tolist(), strict=True)), ""

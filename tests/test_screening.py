@@ -1,16 +1,17 @@
 """Gradient screens: slopes of exact patches, sums that must come out, and figures of agreement that an oracle knows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 from torch import Tensor
 
 from affectlens.errors import PatchError
@@ -58,20 +59,17 @@ def run(model: LensModel, texts: tuple[str, str], metric: Metric, kinds: list[st
     return Ends.of(Job(Engine(model), [metric], model.sites.expand(kinds)), pair)
 
 
-def patched(ends: Ends, metric: Metric, site: Site, at: tuple[int, ...], new: Any) -> float:
-    """The metric with a patch in place, exactly."""
-    found = ends.job.scored(ends.pair, ends.base, [(Change(site, at, new),)], ends.clean, ends.corrupt)
-    return found[metric.name][0]
+def patched(ends: Ends, metric: Metric, site: Site, at: tuple[int, ...], *news: Any) -> list[float]:
+    """The metric with each patch in place, exactly."""
+    cells = [(Change(site, at, new),) for new in news]
+    return ends.job.scored(ends.pair, ends.base, cells, {"clean": ends.clean, "corrupt": ends.corrupt})[metric.name]
 
 
 def slope(ends: Ends, metric: Metric, site: Site, at: tuple[int, ...], way: Tensor, step: float = 0.01) -> float:
     """The derivative of the exact patch on its way from the base, from four patches around it."""
-    near, far = (
-        patched(ends, metric, site, at, partial(torch.add, s * way))
-        - patched(ends, metric, site, at, partial(torch.add, -s * way))
-        for s in (step, 2 * step)
-    )
-    return (8 * near - far) / (12 * step)
+    moves = [partial(torch.add, s * step * way) for s in (1, -1, 2, -2)]
+    up, down, far_up, far_down = patched(ends, metric, site, at, *moves)
+    return (8 * (up - down) - (far_up - far_down)) / (12 * step)
 
 
 def kinds_of(model: LensModel) -> list[str]:
@@ -96,7 +94,7 @@ def test_an_estimate_is_the_slope_of_the_exact_patch(family: str, texts: tuple[s
             estimate = float(found.estimates(site, matches).sum())
             assert estimate == pytest.approx(slope(ends, metric, site, at, way), rel=1e-3, abs=2e-5), site
             seen += abs(estimate) > 1e-3
-    assert seen > len(ends.job.sites)  # and they are not zero
+    assert seen >= len(ends.job.sites) // 2  # and they are not zero
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -153,7 +151,7 @@ def test_integrated_gradients_are_complete(family: str, texts: tuple[str, str]) 
     clean, corrupt = ends.metric(metric)
     matches = ends.pair.segments["all"]
     at, there = tuple(b for _, b in matches), [a for a, _ in matches]
-    exact = patched(ends, metric, ENTRY, at, ends.source.sites[ENTRY][there]) - corrupt
+    exact = patched(ends, metric, ENTRY, at, ends.source.sites[ENTRY][there])[0] - corrupt
     errors = [
         abs(float(gradients(Engine(model), ends, metric, steps=steps).estimates(ENTRY, matches).sum()) - exact)
         for steps in (1, 8, 64)
@@ -163,34 +161,27 @@ def test_integrated_gradients_are_complete(family: str, texts: tuple[str, str]) 
     assert (abs(exact - (clean - corrupt)) < 1e-9) == (texts is EQUAL)
 
 
-def summed(found: Screen, what: Callable[[pd.DataFrame], Any]) -> float:
-    return float(change(found.table[what(found.table)], found.meta["direction"]).sum())
+def total(found: Screen, **where: object) -> float:
+    """The sum of the estimated changes of the rows that have these values; ``single`` are heads or neurons apart."""
+    table = found.table.assign(single=found.table["index"] >= 0)
+    for column, value in where.items():
+        table = table[table[column] == value]
+    return float(change(table, found.meta["direction"]).sum())
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen", "gpt2", "gpt_neox"])
 def test_parts_sum_to_their_whole(family: str) -> None:
     """Heads to z, z to what attention adds, neurons to the MLP, tokens to their segment; Gemma norms what is added."""
-    model = double(family)
+    model, metric = double(family), along(1, last=False)
     sites = ["heads", "z", "attn_out", "neurons.each", "neurons", "mlp_out"]
-    found = screen(model, [EQUAL], sites, ["all", "changed"], metric=along(1, last=False), neurons=10_000)
-    for segment in ("all", "changed"):
-        for layer in range(2):
-            here = (found.table["layer"] == layer) & (found.table["segment"] == segment)
-            parts = [
-                summed(found, lambda t, k=kind, i=single, h=here: h & (t["kind"] == k) & ((t["index"] >= 0) == i))
-                for kind, single in (("z", True), ("z", False), ("attn_out", False))
-            ]
-            assert parts == pytest.approx([parts[0]] * 3, rel=1e-9)
-            parts = [
-                summed(found, lambda t, k=kind, i=single, h=here: h & (t["kind"] == k) & ((t["index"] >= 0) == i))
-                for kind, single in (("neurons", True), ("neurons", False), ("mlp_out", False))
-            ]
-            assert parts == pytest.approx([parts[0]] * 3, rel=1e-9)
-            assert abs(parts[0]) > 1e-6
-    tokens = screen(model, [EQUAL], "heads", ["each"], metric=along(1, last=False))
-    assert summed(tokens, lambda t: t["position"] >= 0) == pytest.approx(
-        summed(found, lambda t: (t["segment"] == "all") & (t["kind"] == "z") & (t["index"] >= 0)), rel=1e-9
-    )
+    found = screen(model, [EQUAL], sites, ["all", "changed"], metric=metric, neurons=10_000)
+    for segment, layer, kinds in product(("all", "changed"), (0, 1), (("z", "attn_out"), ("neurons", "mlp_out"))):
+        here = partial(total, found, segment=segment, layer=layer)
+        sums = [here(kind=kinds[0], single=True), here(kind=kinds[0], single=False), here(kind=kinds[1])]
+        assert sums == pytest.approx([sums[0]] * 3, rel=1e-9)
+        assert abs(sums[0]) > 1e-6
+    tokens = screen(model, [EQUAL], "heads", ["each"], metric=metric)
+    assert total(tokens) == pytest.approx(total(found, segment="all", kind="z", single=True), rel=1e-9)
     assert set(tokens.table["segment"]) <= {"changed", "shared", "ending", "cue"}
 
 
@@ -205,12 +196,10 @@ def test_directions() -> None:
     turned = ask(pairs=[pair.swapped()])
     np.testing.assert_allclose(noise.table["value"], turned.table["value"], rtol=1e-9)
     np.testing.assert_allclose(noise.table["clean"], denoise.table["clean"])
-    row = denoise.table.iloc[0]
-    gap = row["clean"] - row["corrupt"]
+    gap = float(denoise.table["clean"].iloc[0]) - float(denoise.table["corrupt"].iloc[0])
     for found in (denoise, noise):
-        first = found.table[(found.table["kind"] == "resid_pre") & (found.table["layer"] == 0)]
-        assert float(change(first, found.meta["direction"]).sum()) == pytest.approx(gap, rel=1e-2)
-    assert noise.pairs.loc[0, "clean_id"] == denoise.pairs.loc[0, "clean_id"]
+        assert total(found, kind="resid_pre", layer=0) == pytest.approx(gap, rel=1e-2)
+    assert list(noise.pairs["clean_id"]) == list(denoise.pairs["clean_id"]) == ["clean0"]
 
 
 def test_lengths_positions_and_what_is_refused() -> None:
@@ -272,8 +261,8 @@ def test_few_neurons_are_kept_and_they_are_the_largest() -> None:
     assert len(kept) == 2 * 2 * 2 * 5  # pairs, segments, layers
     assert len(few.table) - len(kept) == 2 * 2 * 2
     cells = every.cells()
-    largest = cells[(cells["kind"] == "neurons") & (cells["layer"] == 1) & (cells["segment"] == "changed")].head(5)
-    ours = kept[(kept["layer"] == 1) & (kept["segment"] == "changed")]
+    largest = cells[(cells["kind"] == "neurons") & (cells["layer"] == 0) & (cells["segment"] == "changed")].head(5)
+    ours = kept[(kept["layer"] == 0) & (kept["segment"] == "changed")]
     assert set(largest["index"]) == set(ours["index"])
 
 
@@ -286,12 +275,14 @@ def test_confirm_patches_exactly_what_it_says() -> None:
     assert (exact.meta["top"], exact.meta["others"], exact.meta["screened"]) == (8, 8, len(found.cells()))
     cells = exact.cells()
     assert cells["weight"].sum() == pytest.approx(len(found.cells()))
-    assert cells["estimate"].abs()[cells["chosen"] == "top"].min() >= cells["estimate"].abs()[
-        cells["chosen"] == "others"
-    ].max()
+    assert (
+        cells["estimate"].abs()[cells["chosen"] == "top"].min()
+        >= cells["estimate"].abs()[cells["chosen"] == "others"].max()
+    )
     pairs = {pair.name: pair.swapped() for pair in prepare(model, [EQUAL, LONGER], labels=LABELS)}
     whole = model.sites.expand(["z", "k", "neurons", "resid_mid"])
-    job = Job(Reference(model), [LABEL], whole, denoise=False)
+    plain: Any = Reference(model)
+    job = Job(plain, [LABEL], whole, denoise=False)
     for row in exact.table.to_dict("records"):
         pair = pairs[row["pair"]]
         source = job.runner.record(pair.clean.prompt, whole)
@@ -302,8 +293,8 @@ def test_confirm_patches_exactly_what_it_says() -> None:
         new = value if place.index < 0 else value[:, place.index]
         reading = job.reading(pair, pair.corrupt, job.runner.unpatched(base, pair.corrupt.prompt, job.needs))
         cell = (Change(place.site, here, new),)
-        plain = job.scored(pair, base, [cell], reading, reading)[LABEL.name][0]
-        assert plain == pytest.approx(row["value"], abs=2e-6)
+        (exactly,) = job.scored(pair, base, [cell], {"clean": reading, "corrupt": reading})[LABEL.name]
+        assert exactly == pytest.approx(row["value"], abs=2e-6)
 
 
 def test_a_cell_of_one_token_belongs_to_its_pair() -> None:
@@ -334,7 +325,7 @@ def test_top_is_by_size_and_a_screen_shows_it() -> None:
 
 METRICS: dict[str, Metric] = {
     "written": replace(LABEL, generate=3),
-    "detached": replace(LABEL, value=lambda reading: reading.logprobs[:, 0].detach()),
+    "detached": replace(LABEL, value=lambda reading: reading.label("good").detach()),
 }
 
 
@@ -356,7 +347,8 @@ METRICS: dict[str, Metric] = {
 )
 def test_bad_input_gets_a_sentence(asked: dict[str, Any], said: str) -> None:
     with pytest.raises(PatchError, match=said):
-        screen(tiny_model("llama"), **({"pairs": [EQUAL], "metric": LABEL} | asked))
+        ask: Any = screen
+        ask(tiny_model("llama"), **({"pairs": [EQUAL], "metric": LABEL} | asked))
 
 
 def test_confirm_refuses_what_it_did_not_screen() -> None:
@@ -385,14 +377,18 @@ def numbers(seed: int, n: int = 40) -> tuple[np.ndarray, np.ndarray]:
     return a, np.round(a + rng.normal(size=n), 1)
 
 
+def spearman(a: Any, b: Any) -> float:
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+
+
 def test_figures_against_oracles() -> None:
     a, b = numbers(0)
     ones, top = np.ones(len(a)), np.zeros(len(a), dtype=bool)
-    assert agreeing.rank_correlation(a, b, ones, top) == pytest.approx(spearmanr(a, b).statistic)
+    assert agreeing.rank_correlation(a, b, ones, top) == pytest.approx(spearman(a, b))
     assert agreeing.regression_slope(a, b, ones, top) == pytest.approx(np.polyfit(a, b, 1)[0])
     times = np.random.default_rng(1).integers(0, 4, len(a))
     aa, bb = np.repeat(a, times), np.repeat(b, times)
-    assert agreeing.rank_correlation(a, b, times.astype(float), top) == pytest.approx(spearmanr(aa, bb).statistic)
+    assert agreeing.rank_correlation(a, b, times.astype(float), top) == pytest.approx(spearman(aa, bb))
     assert agreeing.regression_slope(a, b, times.astype(float), top) == pytest.approx(np.polyfit(aa, bb, 1)[0])
     exact, weight = np.array([5.0, -4.0, 3.0, 2.0, 0.0]), np.array([1.0, 1.0, 2.0, 2.0, 2.0])
     estimates = np.array([1.0, -1.0, -1.0, 1.0, 0.0])
@@ -425,25 +421,72 @@ def planted(seed: int, others: int | None) -> Confirmation:
 
 
 def test_what_is_drawn_stands_for_what_was_screened() -> None:
-    """Over many draws the weighted figures are those of all cells; those of the drawn cells as they are would not be."""
-    every = planted(0, None)
-    draws = [planted(seed, 40) for seed in range(60)]
-    for name in ("spearman", "slope", "sign", "recall"):
-        truth = getattr(every, name)().value
-        mean = np.mean([getattr(draw, name)().value for draw in draws])
-        assert mean == pytest.approx(truth, abs=0.04), name
-    plain = np.mean([spearmanr(d.cells()["estimate"], d.cells()["exact"]).statistic for d in draws])
-    assert plain > every.spearman().value + 0.06
-    assert every.spearman().value == pytest.approx(
-        spearmanr(every.cells()["estimate"], every.cells()["exact"]).statistic
-    )
+    """Over many draws the weighted figures are those of all cells; of the drawn cells as they are they would not be."""
+    every, draws = planted(0, None), [planted(seed, 40) for seed in range(60)]
+
+    def value(found: Confirmation, figure: agreeing.Figure) -> float:
+        sums = agreeing.Sums.of(found._changes())
+        return figure(*sums.drawn(np.ones(len(sums.n))))
+
+    for figure in (agreeing.rank_correlation, agreeing.regression_slope, agreeing.sign_agreement,
+                   partial(agreeing.recall_of, k=10)):  # fmt: skip
+        mean = np.mean([value(draw, figure) for draw in draws])
+        assert mean == pytest.approx(value(every, figure), abs=0.04)
+    plain = np.mean([spearman(d.cells()["estimate"], d.cells()["exact"]) for d in draws])
+    truth = value(every, agreeing.rank_correlation)
+    assert plain > truth + 0.06
+    assert truth == pytest.approx(spearman(every.cells()["estimate"], every.cells()["exact"]))
+
+
+def rows_of(seed: int) -> pd.DataFrame:
+    """Changes of 30 cells in 5 groups of two pairs, a third of them single tokens of one pair."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for pair, cell in product(range(10), range(30)):
+        if cell < 20 or cell % 10 == pair:
+            a, b = rng.normal(size=2)
+            rows.append({"pair": f"p{pair}", "group": f"g{pair // 2}", "kind": "z", "layer": 0, "index": cell,
+                         "segment": "all", "position": cell if cell >= 20 else -1,
+                         "own": f"p{pair}" if cell >= 20 else "", "estimate": a, "exact": a + b,
+                         "chosen": "top" if cell < 4 else "others", "weight": 1.0 if cell < 4 else 3.0})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_a_group_drawn_twice_counts_as_two_and_one_left_out_as_none() -> None:
+    """What is resampled is what a table with other groups would give, for shared cells and for those of one token."""
+    rows = rows_of(0)
+    again = rows[rows["group"] == "g1"].assign(pair=lambda t: t["pair"] + "'", group="g9")
+    again["own"] = again["pair"].where(again["position"] >= 0, "")
+    other = pd.concat([rows[rows["group"] != "g3"], again])
+    ours = agreeing.Sums.of(rows).drawn(np.array([1.0, 2.0, 1.0, 0.0, 1.0]))
+    theirs = agreeing.Sums.of(other).drawn(np.ones(5))
+    assert len(ours[0]) < len(theirs[0])  # single tokens are listed twice there
+    for figure in (agreeing.rank_correlation, agreeing.regression_slope, agreeing.sign_agreement,
+                   partial(agreeing.recall_of, k=9)):  # fmt: skip
+        assert figure(*ours) == pytest.approx(figure(*theirs))
+
+
+def test_intervals_hold_their_value_and_stay_in_their_bounds() -> None:
+    rows = rows_of(1)
+    rows["exact"] += np.where(rows["chosen"] == "top", 0.6, 0.0)
+    sums, shared = agreeing.Sums.of(rows), agreeing.Sums.of(rows[rows["position"] < 0])
+    share = agreeing.with_interval(shared, partial(agreeing.recall_of, k=8), (0.0, 1.0))
+    assert 0 <= share.low < share.value < share.high <= 1
+    for figure, bounds in ((agreeing.rank_correlation, (-1.0, 1.0)), (agreeing.regression_slope, (-np.inf, np.inf))):
+        found = agreeing.with_interval(sums, figure, bounds)
+        assert bounds[0] <= found.low < found.value < found.high <= bounds[1]
+        assert found.n == 5
+        assert found.unit == "group"
+    nothing = agreeing.Sums.of(rows_of(1).assign(exact=0.0, estimate=0.0))
+    for figure in (agreeing.rank_correlation, agreeing.regression_slope, agreeing.sign_agreement):
+        assert np.isnan(agreeing.with_interval(nothing, figure, (0.0, 1.0)).value)
 
 
 def test_the_figure_has_a_point_a_cell_and_a_diagonal() -> None:
     found = planted(3, 40)
-    fig = found.plot()
-    assert [len(trace.x) for trace in fig.data] == [2, 40, 20]
-    assert list(fig.data[0].x) == list(fig.data[0].y)
+    line, others, top = found.plot().to_dict()["data"]
+    assert [len(trace["x"]) for trace in (line, others, top)] == [2, 40, 20]
+    assert list(line["x"]) == list(line["y"])
 
 
 @pytest.mark.real
@@ -452,7 +495,7 @@ def test_on_real_weights_the_screen_finds_what_the_patch_finds(smol: LensModel) 
              ("They praised his work again.", "They mocked his work again.")]  # fmt: skip
     metric = label_difference({"good": [" joy", " happiness"], "bad": [" fear", " anger"]}, "good", "bad")
     found = screen(smol, texts, ["heads", "mlp_out"], ["changed", "last"], metric=metric, cue=" The feeling here is")
-    exact = confirm(smol, found, texts, top=25)
+    exact = confirm(smol, found, texts, top=15)
     assert exact.spearman().value > 0.6
     assert exact.spearman("top").value > 0.6
     assert exact.sign("top").value > 0.8

@@ -146,7 +146,7 @@ def _alone(x: np.ndarray, question: Stage, layers: Sequence[int], shrinkage: flo
     """Of each fold, the erasers fitted on the others."""
     folds, y = question.part.folds, question.part.y
     return {
-        int(fold): {layer: Leace.fit(x[:, i], y, shrinkage=shrinkage)
+        int(fold): {layer: Leace.fit(x[folds != fold, i], y[folds != fold], shrinkage=shrinkage)
                     for i, layer in enumerate(layers)}
         for fold in np.unique(folds)
     }  # fmt: skip
