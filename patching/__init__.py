@@ -18,8 +18,9 @@ if TYPE_CHECKING:
         logit_difference,
         own_emotion,
         valence_difference,
+        words_of,
         written,
-    )  # fmt: skip
+    )
     from affectlens.patching.named import named_metrics
     from affectlens.patching.pairs import PatchPair, choose, prepare
     from affectlens.patching.readouts import readout
@@ -35,7 +36,8 @@ _FROM = {
     "engine": ("Engine",),
     "flipping": ("flip",),
     "metrics": (
-        "Metric", "kl", "label_difference", "logit_difference", "own_emotion", "valence_difference", "written",
+        "Metric", "kl", "label_difference", "logit_difference", "own_emotion", "valence_difference",
+        "words_of", "written",
     ),
     "named": ("named_metrics",),
     "pairs": ("PatchPair", "choose", "prepare"),
@@ -45,8 +47,9 @@ _FROM = {
     "sweeping": ("patch",),
 }  # fmt: skip
 __all__ = [
-    "AblationSweep", "Change", "Confirmation", "Cut", "Engine", "Metric", "PatchPair", "PatchSweep", "Screen", "ablate", "agreement", "choose", "confirm",
-    "flip", "kl", "knockout", "label_difference", "logit_difference", "named_metrics", "own_emotion", "patch",
-    "prepare", "readout", "screen", "valence_difference", "written",
+    "AblationSweep", "Change", "Confirmation", "Cut", "Engine", "Metric", "PatchPair", "PatchSweep", "Screen",
+    "ablate", "agreement", "choose", "confirm", "flip", "kl", "knockout", "label_difference", "logit_difference",
+    "named_metrics", "own_emotion", "patch", "prepare", "readout", "screen", "valence_difference", "words_of",
+    "written",
 ]  # fmt: skip
 __getattr__, __dir__ = lazily(__name__, {name: module for module, names in _FROM.items() for name in names})

@@ -67,6 +67,7 @@ def layer_by_head(
     fig = figure(f"{_title(sweep, cells)} by head at {at}; outlined: p < 0.05, max-T", "head",
                  f"layer of {cells['kind'].iloc[0]}")  # fmt: skip
     _heat(fig, sweep, cells, "index", heads, layers)
+    fig.update_xaxes(tick0=0, dtick=1 + len(heads) // 16)
     specific = sweep.beside(metric=cells["metric"].iloc[0], control=NOTHING)[[*CELL, "specific"]]
     for row in cells[cells["p_adjusted"] <= LEVEL].merge(specific, on=CELL).to_dict("records"):
         fig.add_shape(
@@ -112,6 +113,8 @@ def by_depth(
         )
     if not layers:
         raise PatchError(f"Nothing was patched at {at!r}; there is {', '.join(there)}.")
+    fig.update_traces(mode="lines")  # of few layers plotly would mark the corners of each band
+    fig.update_xaxes(tick0=0, dtick=1 + len(layers) // 12)
     level(fig, layers, 0.0, "nothing", GREY)
     if first["normalised"].iloc[0]:
         level(fig, layers, 1.0, "the whole gap", GREY, dash="longdash")
@@ -186,6 +189,7 @@ def _map(
     fig.add_heatmap(z=z.tolist(), x=list(x), y=y, zmin=-most, zmax=most, zmid=0, colorscale=_DIVERGING, customdata=said,
                     hovertemplate="%{customdata}<extra></extra>", hoverongaps=True)  # fmt: skip
     fig.update_layout(hovermode="closest")
+    fig.update_yaxes(tick0=0, dtick=1 + len(y) // 12)
 
 
 def _said(sweep: "PatchSweep", cells: pd.DataFrame) -> list[str]:

@@ -60,8 +60,7 @@ class Job:
 
     def reading(self, pair: PatchPair, side: Side, out: Out) -> Reading:
         """What a metric gets to see of runs of one text."""
-        owners = tuple(label for label, _ in pair.asked)
-        return Reading(side, pair, owners, out.logprobs, out.logits, out.streams, out.texts)
+        return Reading(side, pair, pair.words, out.logprobs, out.logits, out.streams, out.texts)
 
     def scored(
         self, pair: PatchPair, base: Recorded, cells: Sequence[Cell], ends: Mapping[str, Reading]

@@ -28,7 +28,7 @@ class Reading:
 
     side: Side  # the text that was run
     pair: PatchPair | None = None  # the pair that it is of; None in an ablation
-    owners: tuple[str, ...] = ()  # of each verbaliser, the label
+    words: tuple[str, ...] = ()  # the verbalisers
     logprobs: Float[Tensor, "row verbaliser"] | None = None  # float64
     logits: Float[Tensor, "row d_vocab"] | None = None  # of the last token
     streams: Mapping[int, Float[Tensor, "row pos d_model"]] = field(default_factory=dict)  # leaving a layer, by layer
@@ -40,10 +40,10 @@ class Reading:
         """The same with the pair's unpatched runs, ``clean`` and ``corrupt``."""
         return replace(self, clean=ends["clean"], corrupt=ends["corrupt"])
 
-    def label(self, name: str) -> Float[Tensor, " row"]:
-        """log P(label | prompt), float64; the log-sum-exp over the label's verbalisers."""
+    def label(self, words: str | Sequence[str]) -> Float[Tensor, " row"]:
+        """log P of one label, float64: the log-sum-exp over its verbalisers."""
         assert self.logprobs is not None
-        chosen = [i for i, owner in enumerate(self.owners) if owner == name]
+        chosen = [self.words.index(word) for word in listed(words)]
         return pool_labels(self.logprobs[:, chosen], [0] * len(chosen))[:, 0]
 
     def pooled(self, layer: int, position: Position) -> Float[Tensor, "row d_model"]:
@@ -91,24 +91,22 @@ class Metric:
 def _joined(a: Metric, b: Metric, sign: str, value: Callable[[Reading], Values]) -> Metric:
     return Metric(
         f"{a.name} {sign} {b.name}", value, a.unit if a.unit == b.unit else "mixed units",
-        merged_labels([a, b]), a.logits or b.logits, a.layers | b.layers, max(a.generate, b.generate),
+        _both(a, b), a.logits or b.logits, a.layers | b.layers, max(a.generate, b.generate),
         merged_cue([a, b]),
     )  # fmt: skip
 
 
-def merged_labels(metrics: Sequence[Metric]) -> dict[str, str | Sequence[str]]:
-    """All metrics' labels.
+def _both(a: Metric, b: Metric) -> dict[str, str | Sequence[str]]:
+    """Both metrics' labels; one that has two meanings is named after its metric."""
+    shared = {name for name in a.labels if name in b.labels and listed(a.labels[name]) != listed(b.labels[name])}
+    return {**a.labels, **{f"{name} ({b.name})" if name in shared else name: w for name, w in b.labels.items()}}
 
-    Raises:
-        PatchError: one label with two meanings.
-    """
-    out: dict[str, str | Sequence[str]] = {}
-    for metric in metrics:
-        for name, words in metric.labels.items():
-            if name in out and _listed(out[name]) != _listed(words):
-                raise PatchError(f"Label {name!r} has other verbalisers in {metric.name}: give it another name there.")
-            out[name] = words
-    return out
+
+def words_of(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """The verbalisers that metrics read, each once: two metrics may ask for one."""
+    return tuple(
+        dict.fromkeys(word for metric in metrics for words in metric.labels.values() for word in listed(words))
+    )
 
 
 def merged_cue(metrics: Sequence[Metric]) -> str | None:
@@ -124,7 +122,8 @@ def merged_cue(metrics: Sequence[Metric]) -> str | None:
     return next(iter(asked), None)
 
 
-def _listed(words: str | Sequence[str]) -> list[str]:
+def listed(words: str | Sequence[str]) -> list[str]:
+    """One verbaliser or several, as several."""
     return [words] if isinstance(words, str) else list(words)
 
 
@@ -141,7 +140,9 @@ def label_difference(labels: Labels, a: str, b: str) -> Metric:
     """
     _known(labels, a, b)
     both = {name: labels[name] for name in (a, b)}
-    return Metric(f"log P({a}) - log P({b})", lambda reading: reading.label(a) - reading.label(b), labels=both)
+    return Metric(
+        f"log P({a}) - log P({b})", lambda reading: reading.label(both[a]) - reading.label(both[b]), labels=both
+    )
 
 
 def own_emotion(labels: Labels) -> Metric:
@@ -156,8 +157,8 @@ def own_emotion(labels: Labels) -> Metric:
         own = reading.side.emotion if reading.pair is None else reading.pair.emotion
         if own not in labels:
             raise PatchError(f"{reading.side.name} is of {own!r}, which has no label; there are {', '.join(labels)}.")
-        others = torch.stack([reading.label(name) for name in labels if name != own], dim=-1)
-        return reading.label(str(own)) - others.logsumexp(-1)
+        others = torch.stack([reading.label(words) for name, words in labels.items() if name != own], dim=-1)
+        return reading.label(labels[str(own)]) - others.logsumexp(-1)
 
     return Metric("log-odds of the pair's emotion", value, labels=dict(labels))
 

@@ -63,7 +63,7 @@ class PatchPair:
     segments: Mapping[str, tuple[Match, ...]]
     emotion: str | None = None  # of the clean text
     valence: int = 0  # of the clean text: -1, 0 or 1
-    asked: tuple[tuple[str, str], ...] = ()  # label and verbaliser, in the order of the prompts' tails
+    words: tuple[str, ...] = ()  # the verbalisers, in the order of the prompts' tails
     cue: str = ""
     chat: bool = False
 
@@ -85,7 +85,12 @@ class PatchPair:
 
 
 def prepare(
-    model: LensModel, pairs: Given, *, labels: Labels | None = None, cue: str = "", chat: bool = False
+    model: LensModel,
+    pairs: Given,
+    *,
+    labels: Labels | Sequence[str] | None = None,
+    cue: str = "",
+    chat: bool = False,
 ) -> list[PatchPair]:
     """Pairs as a sweep reads them.
 
@@ -93,7 +98,8 @@ def prepare(
         model: whose tokenizer is used.
         pairs: a battery, whose matched pairs are taken (:func:`affectlens.pairing.matched_pairs`); or tuples of a clean
             and a corrupt text or stimulus.
-        labels: verbalisers that a metric reads after the prompts.
+        labels: what metrics read after the prompts: verbalisers, or labels with theirs
+            (:func:`affectlens.patching.metrics.words_of` gives those of several metrics).
         cue: what to write after each text, such as ``" The feeling here is"``.
         chat: make each text the user's message of a conversation.
 
@@ -102,8 +108,8 @@ def prepare(
         CaptureError: texts, labels or tokens that can't be read.
     """
     items, rows = _tabled(pairs)
-    layouts, prompts = encode(model, items, labels=labels, cue=cue, chat=chat)
-    asked = check_labels(labels) if labels else ()
+    words = tuple(text for _, text in check_labels(labels)) if isinstance(labels, Mapping) else tuple(labels or ())
+    layouts, prompts = encode(model, items, words, cue=cue, chat=chat)
     by_id = items.set_index("id", drop=False)
     sides = {
         name: Side(name, prompt, layout, _known(by_id, name, "emotion"), _flag(by_id, name))
@@ -118,19 +124,19 @@ def prepare(
         segments = dict(segment(alignment, sides[a].layout, end))
         valence = _known(by_id, a, "valence") or 0
         out.append(PatchPair(f"{a}|{b}", group, contrast, sides[a], sides[b], alignment, segments,
-                             sides[a].emotion, int(valence), asked, cue, chat))  # fmt: skip
+                             sides[a].emotion, int(valence), words, cue, chat))  # fmt: skip
     return out
 
 
 def encode(
-    model: LensModel, items: pd.DataFrame, *, labels: Labels | None = None, cue: str = "", chat: bool = False
+    model: LensModel, items: pd.DataFrame, words: Sequence[str] = (), *, cue: str = "", chat: bool = False
 ) -> tuple[list[Layout], list[Prompt]]:
     """Layouts and prompts of texts with their cue; both have the same tokens."""
     asked = items.assign(text=items["text"] + cue)
     layouts = lay_out(model, asked, chat=chat)
-    if not labels:
+    if not words:
         return layouts, [Prompt(tuple(layout.ids), ((),)) for layout in layouts]
-    prompts = encode_prompts(model, asked, [text for _, text in check_labels(labels)], chat=chat)
+    prompts = encode_prompts(model, asked, list(words), chat=chat)
     return [_shortened(layout, len(p.ids)) for layout, p in zip(layouts, prompts, strict=True)], prompts
 
 

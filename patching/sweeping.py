@@ -17,7 +17,7 @@ from affectlens.model import LensModel
 from affectlens.patching.choosing import runner_for
 from affectlens.patching.job import Job
 from affectlens.patching.keeping import Kept
-from affectlens.patching.metrics import Metric, merged_cue, merged_labels
+from affectlens.patching.metrics import Metric, merged_cue, words_of
 from affectlens.patching.pairs import Given, PatchPair, prepare
 from affectlens.patching.results import PatchSweep
 from affectlens.patching.sources import CONTROLS, sources
@@ -25,7 +25,6 @@ from affectlens.patching.units import Positions, Sites, Unit, expand_positions, 
 from affectlens.progress import tracked
 from affectlens.sites import Site
 from affectlens.types import Json, TextTable
-from affectlens.verbalisers import check_labels
 
 DIRECTIONS = ("denoise", "noise")
 POSITIONS = ("changed", "shared", "ending", "last")
@@ -134,18 +133,17 @@ def prepared(
     Raises:
         PatchError: prepared pairs without the metrics' verbalisers, or another cue than the metrics ask for.
     """
-    labels, asked = merged_labels(metrics), merged_cue(metrics)
+    words, asked = words_of(metrics), merged_cue(metrics)
     said = (asked or "") if cue is None else cue
     if isinstance(pairs, TextTable):
-        return prepare(model, pairs, labels=labels or None, cue=_fitting(said, asked), chat=chat)
+        return prepare(model, pairs, labels=words, cue=_fitting(said, asked), chat=chat)
     given = list(pairs)
     ready = [pair for pair in given if isinstance(pair, PatchPair)]
     if not ready:
         texts = [pair for pair in given if not isinstance(pair, PatchPair)]
-        return prepare(model, texts, labels=labels or None, cue=_fitting(said, asked), chat=chat)
-    wanted = set(check_labels(labels)) if labels else set()
+        return prepare(model, texts, labels=words, cue=_fitting(said, asked), chat=chat)
     for pair in ready:
-        if not wanted <= set(pair.asked):
+        if not set(words) <= set(pair.words):
             raise PatchError(
                 f"{pair.name} was prepared without the metrics' words: prepare(..., labels=...) with them."
             )
@@ -172,7 +170,7 @@ def facts(
         "n_heads": model.n_heads, "battery": battery.name if battery else "texts of the user's",
         "battery_sha256": battery.sha256 if battery else "", "sites": [str(site) for site in sites],
         "positions": [str(one) for one in positions], "metrics": {m.name: {"unit": m.unit} for m in metrics},
-        "labels": merged_labels(metrics), "cue": pair.cue, "chat": pair.chat, "seed": seed,
+        "labels": {m.name: dict(m.labels) for m in metrics}, "cue": pair.cue, "chat": pair.chat, "seed": seed,
     }  # fmt: skip
 
 

@@ -16,7 +16,16 @@ from affectlens.patching.ablating import ablate, knockout
 from affectlens.patching.cells import Cell, Change, Cut
 from affectlens.patching.choosing import check_engine, runner_for
 from affectlens.patching.engine import Engine
-from affectlens.patching.metrics import Metric, Reading, kl, label_difference, logit_difference, own_emotion, written
+from affectlens.patching.metrics import (
+    Metric,
+    Reading,
+    kl,
+    label_difference,
+    logit_difference,
+    own_emotion,
+    words_of,
+    written,
+)  # fmt: skip
 from affectlens.patching.pairs import PatchPair, prepare
 from affectlens.patching.reading import Needs, Out, Runner
 from affectlens.patching.readouts import readout
@@ -351,8 +360,12 @@ def test_metrics_add_subtract_and_scale() -> None:
     assert value["both"] == pytest.approx(value[METRIC.name] - 2 * value[tokens.name], abs=1e-5)
     assert both.logits
     assert set(both.labels) == {"good", "bad"}
-    with pytest.raises(PatchError, match="other verbalisers"):
-        METRIC + label_difference({"good": "x", "bad": "y"}, "good", "bad")
+    other = label_difference({"good": "!", "bad": "."}, "good", "bad")  # shares a word, and means others by its labels
+    both = METRIC + other.named("other")
+    assert words_of([both, METRIC]) == (" good", "!", "?", " sad", ".")
+    found = patch(model, [UNEQUAL], "L0.resid_post", "last", metric=[METRIC, both, other.named("other")], controls=())
+    value = found.table.set_index("metric")["value"]
+    assert value[both.name] == pytest.approx(value[METRIC.name] + value["other"], abs=1e-6)
     with pytest.raises(PatchError, match="2 tokens"):
         logit_difference(model, "ab", "c")
 

@@ -236,7 +236,7 @@ def test_hooks_are_gone_and_modes_do_not_matter() -> None:
     def breaks(reading: Any) -> Tensor:
         if reading.clean is not None and reading.logprobs.requires_grad:
             raise ZeroDivisionError
-        return reading.label("good")
+        return reading.label(LABELS["good"])
 
     there = list(hooks())
     tables = []
@@ -325,7 +325,7 @@ def test_top_is_by_size_and_a_screen_shows_it() -> None:
 
 METRICS: dict[str, Metric] = {
     "written": replace(LABEL, generate=3),
-    "detached": replace(LABEL, value=lambda reading: reading.label("good").detach()),
+    "detached": replace(LABEL, value=lambda reading: reading.label(LABELS["good"]).detach()),
 }
 
 
