@@ -6,7 +6,8 @@ Both texts of each pair are run with the site's values replaced, or with attenti
   the metric orders right, the drop;
 - the *change rate*: the share of texts whose likeliest next token is another one, which any damage can bring about.
 
-Each ablation stands beside a random change of the same norm at the same place.
+Each ablation of values stands beside a random change of the same norm at the same place. The tokens of a verbaliser
+after its first are read as they are: what is ablated is the prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,11 @@ from affectlens.patching.choosing import runner_for
 from affectlens.patching.deleting import Deleting, Plan, Step
 from affectlens.patching.keeping import Kept
 from affectlens.patching.metrics import Metric
-from affectlens.patching.pairs import Given, PatchPair
+from affectlens.patching.pairs import PatchPair
 from affectlens.patching.replacing import KINDS, Replacing
 from affectlens.patching.spans import spans
-from affectlens.patching.sweeping import described, facts, listed, prepared
+from affectlens.patching.sweeping import described, facts, listed, prepared, read_of
+from affectlens.patching.tabling import Given
 from affectlens.patching.units import Sites, expand_sites
 from affectlens.progress import tracked
 from affectlens.sites import Site
@@ -47,7 +49,7 @@ def ablate(
     chat: bool = False,
     seed: int = 0,
     memory: float = 1.0,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: bool | None = None,
 ) -> AblationSweep:
     """Replace a site's values in both texts of every pair, and see what is left of their difference.
@@ -101,7 +103,7 @@ def knockout(
     chat: bool = False,
     seed: int = 0,
     memory: float = 1.0,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: bool | None = None,
 ) -> AblationSweep:
     """Forbid attention from the tokens of one span to those of another, in some layers at a time.
@@ -125,6 +127,8 @@ def knockout(
     """
     if not 1 <= window <= model.n_layers:
         raise PatchError(f"window is {window}; it counts layers, so 1 to {model.n_layers}.")
+    if any(isinstance(edge, str) or len(edge) != 2 for edge in edges):
+        raise PatchError(f"edges is {edges!r}: give a list of pairs, for example [('changed', 'last')].")
     names = [(spans(a)[0], spans(b)[0]) for a, b in edges]
     which = range(model.n_heads) if heads else (None,)
     steps = [Step((), b, keys=a, layers=range(first, first + window), head=head)
@@ -139,19 +143,19 @@ def _directions(
     """An orthonormal basis a layer."""
     out = {}
     for site in sites:
-        rows, size = (given or {}).get(site.layer), model.sites.shape(site)
-        if rows is None or np.atleast_2d(rows).shape[1:] != size:
+        found, size = (given or {}).get(site.layer), model.sites.shape(site)
+        rows = np.atleast_2d(np.zeros(0) if found is None else found).astype(np.float64)
+        if rows.shape[1:] != size:
             raise PatchError(f"{site} needs a direction of {size} numbers: give directions={{{site.layer}: vector}}.")
-        basis, r = np.linalg.qr(np.atleast_2d(rows).astype(np.float64).T)
-        if np.abs(np.diag(r)).min() < 1e-10 * np.abs(r).max():
-            raise PatchError(f"The directions of layer {site.layer} are zero, or not independent.")
-        out[site.layer] = basis.T
+        if not np.isfinite(rows).all() or np.linalg.matrix_rank(rows) < len(rows):
+            raise PatchError(f"The directions of layer {site.layer} are zero, not finite, or not independent.")
+        out[site.layer] = np.linalg.qr(rows.T)[0].T
     return out
 
 
 def _run(
     model: LensModel, pairs: Given | Sequence[PatchPair], plan: Plan, bases: dict[int, np.ndarray],
-    metrics: list[Metric], cue: str | None, chat: bool, seed: int, memory: float, folder: Path | None,
+    metrics: list[Metric], cue: str | None, chat: bool, seed: int, memory: float, folder: str | Path | None,
     progress: bool | None, more: dict[str, object],
 ) -> AblationSweep:  # fmt: skip
     ready = prepared(model, pairs, metrics, cue=cue, chat=chat)
@@ -160,13 +164,15 @@ def _run(
         "n_pairs": len(ready), "n_steps": len(plan.steps),
     }  # fmt: skip
     runner = runner_for(model, memory=memory, generating=any(one.generate for one in metrics))
-    values = Replacing(plan.kind, runner, ready, plan.sites, seed, bases)
+    spanned = dict.fromkeys(step.span for step in plan.steps)
+    values = Replacing(plan.kind, runner, ready, plan.sites, spanned, seed, bases)
     work = Deleting(runner, metrics, plan, values)
-    kept = Kept(folder, meta | {"pairs": [pair.name for pair in ready], "steps": [str(step) for step in plan.steps]})
-    if plan.kind == "mean":
-        values.learn(tracked(ready, "means of other texts", show=progress), {step.span for step in plan.steps})
-    refused = [f"{pair.name} has no tokens at these spans" for pair in ready if not work.possible(pair)]
-    if len(refused) == len(ready):
+    kept = Kept(folder, meta | {
+        "texts": read_of(ready), "steps": [str(step) for step in plan.steps],
+        "bases": {layer: basis.tolist() for layer, basis in bases.items()},
+    })  # fmt: skip
+    refused = [f"{pair.name} has no tokens at {span}" for pair in ready for span in work.lacking(pair)]
+    if not any(work.possible(pair) for pair in ready):
         raise PatchError(f"No pair can be ablated there: {'; '.join(refused[:3])}.")
     tables = [
         kept.get(number, partial(work.rows, pair))

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from affectlens.patching.results import PatchSweep
 from jaxtyping import Float
 
 from affectlens.errors import PatchError
 from affectlens.metrics import average
+from affectlens.patching.results import PatchSweep
 from affectlens.paths import write_parquet, write_text
 from affectlens.stats import Estimate, estimate
 from affectlens.types import Json
@@ -25,8 +25,9 @@ class AblationSweep:
     """One row of ``table`` a pair, metric, source and step.
 
     ``clean`` and ``corrupt`` are the metric before, ``clean_left`` and ``corrupt_left`` after;
-    ``clean_top_changed`` and ``corrupt_top_changed`` say whether the likeliest next token is another one. ``source`` is ``matched`` for the
-    ablation and ``random_change`` for its control; ``together`` counts the sites (of a knockout, layers) of a step.
+    ``clean_top_changed`` and ``corrupt_top_changed`` say whether the likeliest next token is another one. ``source`` is
+    ``matched`` for the ablation and ``random_change`` for its control; ``together`` counts the sites (of a knockout,
+    layers) of a step.
     """
 
     table: pd.DataFrame
@@ -43,14 +44,14 @@ class AblationSweep:
     def rates(self) -> pd.DataFrame:
         """``accuracy``, ``accuracy_left``, ``accuracy_drop`` and ``change_rate`` of each step, with 95% intervals.
 
-        Accuracy is the share of pairs whose clean text has the higher value; the change rate is the share of texts
-        whose likeliest next token is another one than before.
+        Accuracy is the share of pairs whose clean text has the higher value (of ``kl``, where clean is zero, it is one
+        by construction); the change rate is the share of texts whose likeliest next token is another one than before.
         """
         rows = []
         for key, part in self.table.groupby(["metric", *STEP], sort=False):
             facts = dict(zip(["metric", *STEP], key, strict=True))
             for name, values in _measures(part).items():
-                found = _over_groups(values, part["group"])
+                found = _over_groups(values, part["group"], (-1.0 if name == "accuracy_drop" else 0.0, 1.0))
                 rows.append(facts | {"measure": name, "value": found.value, "low": found.low, "high": found.high,
                                      "n": found.n})  # fmt: skip
         return pd.DataFrame(rows)
@@ -101,20 +102,21 @@ class AblationSweep:
         """The share of the gap that is lost, as :meth:`PatchSweep.plot` draws effects."""
         return self.sweep.plot(**options)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the ablation into a run folder."""
-        write_parquet(folder / "results" / "ablation.parquet", self.table)
-        write_parquet(folder / "results" / "pairs.parquet", self.pairs)
-        write_text(folder / "results" / "ablation.json", json.dumps(self.meta, indent=1))
+        home = Path(folder) / "results"
+        write_parquet(home / "ablation.parquet", self.table)
+        write_parquet(home / "pairs.parquet", self.pairs)
+        write_text(home / "ablation.json", json.dumps(self.meta, indent=1))
 
     @classmethod
-    def load(cls, folder: Path) -> "AblationSweep":
+    def load(cls, folder: str | Path) -> "AblationSweep":
         """Read what :meth:`save` wrote.
 
         Raises:
             PatchError: if there is none.
         """
-        home = folder / "results"
+        home = Path(folder) / "results"
         if not (home / "ablation.json").is_file():
             raise PatchError(f"{folder} holds no ablation: it has no results/ablation.json.")
         meta = json.loads((home / "ablation.json").read_text(encoding="utf-8"))
@@ -142,9 +144,8 @@ def _right(clean: pd.Series, corrupt: pd.Series) -> Float[np.ndarray, " pair"]:
     return np.sign(clean.to_numpy() - corrupt.to_numpy()) / 2 + 0.5
 
 
-def _over_groups(values: Float[np.ndarray, " pair"], groups: pd.Series) -> Estimate:
+def _over_groups(values: Float[np.ndarray, " pair"], groups: pd.Series, bounds: tuple[float, float]) -> Estimate:
     codes, names = pd.factorize(groups)
-    bounds = (-1.0, 1.0) if values.min() < 0 else (0.0, 1.0)
     return estimate(average(values, np.asarray(codes)), len(names), "group", bounds=bounds)
 
 

@@ -18,7 +18,6 @@ from affectlens.types import TextTable
 READ_OUTS = ("affect", "category", "valence")
 FOLDS = 8  # that read-outs are fitted in
 FEWEST = 2  # groups: one gives no interval
-_NEITHER = "pleasant nor unpleasant"
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,9 @@ class Rule:
         return self(pair.emotion, pair.valence)
 
     @property
-    def lacking(self) -> str:
-        """What the clean text of a pair that it can't be read on is."""
-        return f"neither {_NEITHER}" if self.valence else f"of none of {', '.join(sorted(self.emotions or ()))}"
+    def wanted(self) -> str:
+        """What the clean text of a pair must be."""
+        return "pleasant or unpleasant" if self.valence else f"of {', '.join(sorted(self.emotions or ()))}"
 
 
 def rules(table: TextTable, names: Sequence[str]) -> tuple[dict[str, Rule], dict[str, str]]:
@@ -66,12 +65,13 @@ def rules(table: TextTable, names: Sequence[str]) -> tuple[dict[str, Rule], dict
     return out, unfit
 
 
-def scarce(found: Mapping[str, Rule], facts: pd.DataFrame) -> dict[str, str]:
+def scarce(found: Mapping[str, Rule], facts: pd.DataFrame, where: str = "") -> dict[str, str]:
     """Why metrics can't be read on these pairs: fewer than two groups of them allow it.
 
     Args:
         found: metrics with their rules.
         facts: one row a pair: ``group``, ``emotion``, ``valence`` of the clean text.
+        where: what pairs these are, for the sentence.
     """
     out = {}
     for name, rule in found.items():
@@ -79,8 +79,8 @@ def scarce(found: Mapping[str, Rule], facts: pd.DataFrame) -> dict[str, str]:
         groups = facts.loc[fit, "group"].nunique()
         if groups < FEWEST:
             out[name] = (
-                f"{name} can be read on {groups} of {facts['group'].nunique()} groups of pairs, and {FEWEST} are "
-                f"needed: the clean texts of the others are {rule.lacking}."
+                f"{name} needs {FEWEST} groups of pairs whose clean text is {rule.wanted}, and {groups} of "
+                f"{facts['group'].nunique()}{where} have one."
             )
     return out
 
@@ -115,7 +115,9 @@ def left_out(pairs: Sequence[PatchPair], found: Mapping[str, Rule], where: str =
     out = []
     for name, rule in found.items():
         if n := sum(not rule.of(pair) for pair in pairs):
-            out.append(f"{n} of {len(pairs)} pairs{where} are left out of {name}: their clean text is {rule.lacking}.")
+            out.append(
+                f"{n} of {len(pairs)} pairs{where} are left out of {name}: their clean text is not {rule.wanted}."
+            )
     return out
 
 
@@ -130,5 +132,3 @@ def _classes(table: TextTable, name: str) -> frozenset[str]:
             "groups for it."
         )
     return frozenset(question.classes)
-
-

@@ -5,52 +5,49 @@ from typing import Annotated
 
 import typer
 
+from affectlens.patching import options as given
 from affectlens.patching.launching import launch
-from affectlens.patching.options import (
-    AsJson, BatteryName, Chat, Contrast, Cue, Device, DryRun, Dtype, Groups, Layer, Memory, Metrics, ModelName, Out,
-    Quick, Quiet, Resume, Revision, Seed,
-)  # fmt: skip
 
 DIRECTIONS = {"denoise": ("denoise",), "noise": ("noise",), "both": ("denoise", "noise")}
 
 
 def patch(
-    ctx: typer.Context,
-    model: ModelName = None,
-    battery: BatteryName = "starter",
-    contrast: Contrast = None,
+    model: given.ModelName = None,
+    battery: given.BatteryName = "starter",
+    contrast: given.Contrast = None,
     crossed: Annotated[
         bool, typer.Option("--crossed", help="The crossed quadruples, both ways, with crossed_fact beside them.")
     ] = False,
     site: Annotated[
-        list[str] | None, typer.Option(help="resid_post, heads, mlp_out, L12.z, q.each; repeat. Default: resid_post.")
+        list[str] | None,
+        typer.Option(help="resid_post, heads, mlp_out, L12.z, q.each; repeat. Default: resid_post, 16 layers."),
     ] = None,
     position: Annotated[
         list[str] | None,
         typer.Option(help="changed, shared, ending, cue, last, all, each, span:WORDS, -1; repeat. Default: segments."),
     ] = None,
     direction: Annotated[str, typer.Option(help="denoise, noise or both.")] = "denoise",
-    metric: Metrics = None,
+    metric: given.Metrics = None,
     control: Annotated[
         list[str] | None,
         typer.Option(help="random, same_emotion, neutral, wrong_position; repeat. Default: all, quick two."),
     ] = None,
     no_controls: Annotated[bool, typer.Option("--no-controls", help="None: no cell can be shown specific.")] = False,
-    pairs: Groups = None,
-    cue: Cue = None,
-    chat: Chat = False,
-    layer: Layer = None,
-    quick: Quick = False,
-    out: Out = None,
-    resume: Resume = None,
-    seed: Seed = 0,
-    device: Device = None,
-    dtype: Dtype = "float32",
-    revision: Revision = None,
-    memory: Memory = 1.0,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    pairs: given.Groups = None,
+    cue: given.Cue = None,
+    chat: given.Chat = False,
+    layer: given.Layer = None,
+    quick: given.Quick = False,
+    out: given.Out = None,
+    resume: given.Resume = None,
+    seed: given.Seed = 0,
+    device: given.Device = None,
+    dtype: given.Dtype = "float32",
+    revision: given.Revision = None,
+    memory: given.Memory = 1.0,
+    dry_run: given.DryRun = False,
+    as_json: given.AsJson = False,
+    quiet: given.Quiet = False,
 ) -> None:
     """Patch values of MODEL from one text of a pair into its twin: where is what tells them apart?
 
@@ -67,18 +64,16 @@ def patch(
         model or "", battery, contrast, _named(metric) or METRICS, pairs, cue, chat, layer, quick, seed, device, dtype,
         revision, memory,
     )  # fmt: skip
-    plan = PatchPlan(
-        _named(site) or PatchPlan.sites, tuple(int(one) if re.fullmatch(r"-?\d+", one) else one for one in
-        _named(position)), DIRECTIONS[direction], () if no_controls else _named(control) or None, crossed,
-    )  # fmt: skip
-    launch(ctx, settings, plan, out=out, resume=resume, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    at = tuple(int(one) if re.fullmatch(r"-?\d+", one) else one for one in _named(position))
+    controls = () if no_controls else _named(control) or None
+    plan = PatchPlan(_named(site), at, DIRECTIONS[direction], controls, crossed)
+    launch("patch", settings, plan, out=out, resume=resume, dry_run=dry_run, as_json=as_json, quiet=quiet)
 
 
 def ablate(
-    ctx: typer.Context,
-    model: ModelName = None,
-    battery: BatteryName = "starter",
-    contrast: Contrast = None,
+    model: given.ModelName = None,
+    battery: given.BatteryName = "starter",
+    contrast: given.Contrast = None,
     site: Annotated[
         list[str] | None, typer.Option(help="attn_out, mlp_out, L12.z, neurons; repeat. Default: attn_out, mlp_out.")
     ] = None,
@@ -99,22 +94,22 @@ def ablate(
     no_controls: Annotated[
         bool, typer.Option("--no-controls", help="Without the random changes of the same norm.")
     ] = False,
-    metric: Metrics = None,
-    pairs: Groups = None,
-    cue: Cue = None,
-    chat: Chat = False,
-    layer: Layer = None,
-    quick: Quick = False,
-    out: Out = None,
-    resume: Resume = None,
-    seed: Seed = 0,
-    device: Device = None,
-    dtype: Dtype = "float32",
-    revision: Revision = None,
-    memory: Memory = 1.0,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    metric: given.Metrics = None,
+    pairs: given.Groups = None,
+    cue: given.Cue = None,
+    chat: given.Chat = False,
+    layer: given.Layer = None,
+    quick: given.Quick = False,
+    out: given.Out = None,
+    resume: given.Resume = None,
+    seed: given.Seed = 0,
+    device: given.Device = None,
+    dtype: given.Dtype = "float32",
+    revision: given.Revision = None,
+    memory: given.Memory = 1.0,
+    dry_run: given.DryRun = False,
+    as_json: given.AsJson = False,
+    quiet: given.Quiet = False,
 ) -> None:
     """Take values away from MODEL in both texts of a pair: is what a site computes used?
 
@@ -131,9 +126,9 @@ def ablate(
     )  # fmt: skip
     plan = AblatePlan(sites, kind, _named(position) or AblatePlan.positions, edges, window, cumulative, heads,
                       not no_controls)  # fmt: skip
-    launch(ctx, settings, plan, out=out, resume=resume, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    launch("ablate", settings, plan, out=out, resume=resume, dry_run=dry_run, as_json=as_json, quiet=quiet)
 
 
-def _named(given: list[str] | None) -> tuple[str, ...]:
+def _named(names: list[str] | None) -> tuple[str, ...]:
     """What was named, each once."""
-    return tuple(dict.fromkeys(given or ()))
+    return tuple(dict.fromkeys(names or ()))

@@ -29,9 +29,10 @@ from affectlens.patching.choosing import runner_for
 from affectlens.patching.columns import CELL, Place
 from affectlens.patching.gradients import Ends
 from affectlens.patching.job import Job
-from affectlens.patching.pairs import Given, Match, PatchPair
+from affectlens.patching.pairs import Match, PatchPair
 from affectlens.patching.screening import Screen, change, places
 from affectlens.patching.sweeping import prepared
+from affectlens.patching.tabling import Given
 from affectlens.patching.units import units
 from affectlens.progress import tracked
 from affectlens.sites import Site

@@ -64,9 +64,20 @@ class Deleting:
 
     def possible(self, pair: PatchPair) -> list[Step]:
         """The steps whose spans have tokens in both texts."""
-        names = {span for step in self.plan.steps for span in (step.span, step.keys) if span}
-        there = {span for span in names if all(tokens(pair, side, span) for side in (pair.clean, pair.corrupt))}
-        return [step for step in self.plan.steps if {step.span, step.keys or step.span} <= there]
+        lacking = set(self.lacking(pair))
+        return [step for step in self.plan.steps if not {step.span, step.keys} & lacking and self._sees(pair, step)]
+
+    def lacking(self, pair: PatchPair) -> list[str]:
+        """The spans that have no tokens in one of the texts."""
+        names = dict.fromkeys(span for step in self.plan.steps for span in (step.span, step.keys) if span)
+        return [span for span in names if not all(tokens(pair, side, span) for side in (pair.clean, pair.corrupt))]
+
+    def _sees(self, pair: PatchPair, step: Step) -> bool:
+        """Whether attention that is cut could have been there: keys go before queries."""
+        return not step.keys or all(
+            min(tokens(pair, side, step.keys)) <= max(tokens(pair, side, step.span))
+            for side in (pair.clean, pair.corrupt)
+        )
 
     def rows(self, pair: PatchPair) -> pd.DataFrame:
         """The pair's rows: what each step leaves of each text's metric."""

@@ -52,6 +52,7 @@ class Engine:
     ) -> Iterator[tuple[list[int], Out]]:
         """Run all cells; yields the numbers of some of them and what was read of them, until all are done."""
         last = needs.last(self.model.n_layers)
+        _check(cells, base.tokens.n_prompt, self.model.n_layers)
         for rows in self.batches(cells, len(base.tokens), needs):
             yield rows, self._batch(base, prompt, [cells[row] for row in rows], needs, last)
 
@@ -121,10 +122,14 @@ class Engine:
         heads = self.model.n_heads if any(one.head is not None for _, one in cuts) else 1
         mask = mask.expand(joined, heads, -1, -1).clone()
         for row, one in cuts:
-            queries, keys = torch.tensor(one.queries) - begin, torch.tensor(one.keys)
+            # what the last token may not see its continuations may not either: they are read in its place
+            later = range(base.tokens.n_prompt, len(base.tokens)) if base.tokens.n_prompt - 1 in one.queries else ()
+            queries, keys = torch.tensor([*one.queries, *later]) - begin, torch.tensor(one.keys)
             head = slice(None) if one.head is None else slice(one.head, one.head + 1)
             part = mask[row, head]
             part[:, queries[:, None], keys[None]] = torch.finfo(dtype).min
+            if (part[:, queries] <= torch.finfo(dtype).min).all(-1).any():
+                raise PatchError("A token would be left with nothing to attend to: leave some of its keys in.")
         return mask
 
     def _whole(self, base: Recorded, layer: int, x: Tensor, begin: int, rows: int) -> Tensor:
@@ -164,6 +169,16 @@ class Engine:
                 total[:, number] += token_logprobs(logits[:, column], ids)[:, 0].double()
                 column += 1
         return total, last, top
+
+
+def _check(cells: Sequence[Cell], n: int, n_layers: int) -> None:
+    """Refuse what lies outside of the text or the model."""
+    for one in (one for cell in cells for one in cell):
+        layer, at = (one.site.layer, one.at) if isinstance(one, Change) else (one.layer, (*one.queries, *one.keys))
+        if not at or min(at) < 0 or max(at) >= n or not 0 <= layer < n_layers:
+            raise PatchError(f"{one!r:.80} is outside of a text of {n} tokens, or of a model of {n_layers} layers.")
+    if not all(cells):
+        raise PatchError("A cell changes nothing: leave it out, and read the unpatched run.")
 
 
 def _by_tap(cells: list[Cell]) -> dict[Site, list[tuple[int, Change]]]:

@@ -12,6 +12,7 @@ so the share of d that is turned, (d - d') / 2d, is a ratio of means over both d
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -93,6 +94,7 @@ def flip(
     quadruples: int | None = None,
     controls: Sequence[str] = ("wrong_position", "random"),
     seed: int = 0,
+    folder: str | Path | None = None,
     **options: Any,
 ) -> Flip:
     """Patch the pairs with one ending and different facts, both ways, in ``crossed`` and beside it in ``crossed_fact``.
@@ -106,6 +108,7 @@ def flip(
         quadruples: take so many of each split, spread over emotions; all by default.
         controls: other sources.
         seed: of the choice.
+        folder: where each pair's rows are kept; a folder that has some is continued.
         options: further arguments of :func:`affectlens.patching.patch`, but ``direction``.
 
     Raises:
@@ -117,11 +120,16 @@ def flip(
         if not any(item.split == split for item in battery):
             continue
         every = prepared(model, battery.where(split=split), listed(metric), **prompting)
-        pairs = choose([pair for pair in every if pair.contrast in CONTEXTS], quadruples, seed)
+        found = {context: {pair.group for pair in every if pair.contrast == context} for context in CONTEXTS}
+        whole = set.intersection(*found.values())
+        pairs = choose([p for p in every if p.contrast in CONTEXTS and p.group in whole], quadruples, seed)
+        if not pairs:
+            raise PatchError(f"{split} of {battery.name} has no quadruple with all four cells: d needs them.")
         both = [
-            patch(model, pairs, sites, positions, metric=metric, direction=way, controls=controls, seed=seed, **options)
+            patch(model, pairs, sites, positions, metric=metric, direction=way, controls=controls, seed=seed,
+                  folder=Path(folder) / split / way if folder else None, **options)
             for way in ("denoise", "noise")
-        ]
+        ]  # fmt: skip
         sweeps[split] = united(*both)
     if not sweeps:
         raise PatchError(f"{battery.name} has no crossed quadruples: take core or full.")

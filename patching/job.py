@@ -11,7 +11,7 @@ from affectlens.patching.metrics import Metric, Reading
 from affectlens.patching.pairs import PatchPair, Side
 from affectlens.patching.reading import Needs, Out, Runner
 from affectlens.patching.recorded import Recorded
-from affectlens.patching.sources import Source
+from affectlens.patching.sources import MATCHED, Source
 from affectlens.patching.units import Unit
 from affectlens.sites import Site
 from affectlens.types import Json
@@ -42,7 +42,7 @@ class Job:
         facts, cells = [], []
         for one in froms:
             values = source if one.side is pair.clean else self._values(one.side)
-            for fact, cell in self._cells(one, chosen, values):
+            for fact, cell in self._cells(one, chosen, values, pair.equal_length):
                 facts.append(fact)
                 cells.append(cell)
         rows = pd.DataFrame(facts)
@@ -77,10 +77,14 @@ class Job:
     def _values(self, side: Side) -> Recorded:
         return self.runner.record(replace(side.prompt, tails=((),)), self.sites)
 
-    def _cells(self, source: Source, chosen: Sequence[Unit], values: Recorded) -> Iterator[tuple[Json, Cell]]:
+    def _cells(
+        self, source: Source, chosen: Sequence[Unit], values: Recorded, fitting: bool
+    ) -> Iterator[tuple[Json, Cell]]:
         for unit in chosen:
             at, places = tuple(base for _, base in unit.matches), source.of(unit)
             for site in self.sites if places else ():
+                if site.kind == "pattern" and not (source.kind == MATCHED and fitting):
+                    continue  # another text, or another token, has other keys
                 value = values.sites[site]
                 new = value[..., places, :] if site.kind == "pattern" else value[places]
                 fact = {"source": source.kind, "kind": site.kind, "layer": site.layer,

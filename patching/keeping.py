@@ -21,8 +21,8 @@ class Kept:
         PatchError: a folder in which another sweep was begun.
     """
 
-    def __init__(self, folder: Path | None, plan: Json) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path | None, plan: Json) -> None:
+        self.folder = folder = None if folder is None else Path(folder)
         if folder is None:
             return
         digest = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()

@@ -5,8 +5,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from affectlens.console import emit, say
 from affectlens.errors import AffectLensError
 
@@ -14,17 +12,15 @@ if TYPE_CHECKING:
     from affectlens.patching.settings import AblatePlan, PatchPlan, Settings
     from affectlens.patching.study import Finished
 
-FREE = {"resume", "dry_run", "as_json", "quiet", "memory"}  # they change no number, so a continued run takes them anew
-
 
 def launch(
-    ctx: typer.Context, settings: "Settings", plan: "PatchPlan | AblatePlan", *, out: Path | None, resume: Path | None,
+    command: str, settings: "Settings", plan: "PatchPlan | AblatePlan", *, out: Path | None, resume: Path | None,
     dry_run: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Run a command.
 
     Args:
-        ctx: the command with what was typed.
+        command: ``patch`` or ``ablate``.
         settings: what both commands are told; of a continued run only the memory counts.
         plan: what is patched or ablated.
         out: the run folder.
@@ -36,14 +32,19 @@ def launch(
     Raises:
         AffectLensError: whatever the run raises; and if it was interrupted, with how to continue.
     """
-    command = str(ctx.info_name)
     show = False if quiet or as_json else None
     if resume is not None:
+        from affectlens.patching.settings import Settings
         from affectlens.patching.study import asked_of
 
-        _refuse_others(ctx)
+        own = Settings("", memory=settings.memory)  # memory changes no number, so that it may be another
+        if out is not None or settings != own or plan != type(plan)():
+            raise AffectLensError(
+                "--resume goes on with the run's own settings: leave out MODEL and all options but --memory, "
+                "--dry-run, --json and --quiet."
+            )
         before, plan = asked_of(resume, command)
-        memory = settings.memory if "memory" in _typed(ctx) else before.memory
+        memory = before.memory if settings.memory == Settings.memory else settings.memory
         settings, home = replace(before, memory=memory), resume
     else:
         if not settings.model:
@@ -80,13 +81,13 @@ def tell(done: "Finished", *, as_json: bool = False, quiet: bool = False) -> Non
         print(path)
         return
     if as_json:
-        results = {name: finite(one.facts()) for name, one in done.said.items()}
+        results = {name: finite(one.facts()) for name, one in done.views.items()}
         emit({"report": str(path), "results": results, "not measured": unfit}, as_json=True)
         return
     from affectlens.probing.names import plain
 
-    for name, one in done.said.items():
-        say(f"{name.replace('/', ', ')}:")
+    for name, one in done.views.items():
+        say(f"{name}:")
         for line in one.summary():
             say(f"  {plain(line)}")
         say("")
@@ -104,15 +105,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if abs(value) < float("inf") else None
     return value.item() if hasattr(value, "item") else value
-
-
-def _typed(ctx: typer.Context) -> list[str]:
-    """The names of the options that were given on the command line."""
-    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
-    return [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-
-
-def _refuse_others(ctx: typer.Context) -> None:
-    if others := [name for name in _typed(ctx) if name not in FREE]:
-        said = ", ".join("MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in others)
-        raise AffectLensError(f"--resume goes on with the run's own settings: leave out {said}.")

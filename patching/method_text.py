@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from affectlens.patching.ablation import AblationSweep
 from affectlens.patching.settings import Settings, from_config
 from affectlens.patching.words import CONTROLS
+from affectlens.sites import Site
 from affectlens.stats import DRAWS, FEW_CLUSTERS
 
 if TYPE_CHECKING:
@@ -143,9 +144,9 @@ def _ablated(kind: str, sites: str, at: str, control: bool, meta: dict[str, obje
 def _sites(names: list[str]) -> str:
     """Kinds, each with how many there are."""
     kinds: dict[str, int] = {}
-    for name in names:
-        kind = name.partition(".")[2]
-        kind = "z of single heads" if kind.startswith("H") else kind
+    for site in map(Site.parse, names):
+        one = "neurons" if site.kind == "neurons" else f"heads' {site.kind}"
+        kind = site.kind if site.index is None else f"single {one}"
         kinds[kind] = kinds.get(kind, 0) + 1
     return ", ".join(f"{kind} ({n} sites)" for kind, n in kinds.items())
 
@@ -162,8 +163,8 @@ def _exact(done: "Finished") -> str:
 def _statistics(done: "Finished") -> str:
     return (
         "An effect is the sum of changes over the sum of gaps, a ratio of means over pairs; pairs whose unpatched "
-        "metrics are equal within rounding (1e-5) were left out before any patched value was seen. Intervals are 95%: a "
-        f"cluster bootstrap by group ({DRAWS:,} draws), below {FEW_CLUSTERS} groups a cluster jackknife with Student's "
-        "t. P values are of sign flips of the groups' summed changes, max-T over all cells of a metric (Westfall and "
-        f"Young 1993). {_SPECIFIC[done.run.info['command']]}"
+        "metrics are equal within rounding (1e-5) were left out before any patched value was seen. Intervals are 95%: "
+        f"a cluster bootstrap by group ({DRAWS:,} draws), below {FEW_CLUSTERS} groups a cluster jackknife with "
+        "Student's t. P values are of sign flips of the groups' summed changes, max-T over all cells of a metric "
+        f"(Westfall and Young 1993). {_SPECIFIC[done.run.info['command']]}"
     )

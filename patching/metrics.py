@@ -27,7 +27,7 @@ class Reading:
     """What was read of several runs of one text, a row each."""
 
     side: Side  # the text that was run
-    pair: PatchPair | None = None  # the pair that it is of; None in an ablation
+    pair: PatchPair
     words: tuple[str, ...] = ()  # the verbalisers
     logprobs: Float[Tensor, "row verbaliser"] | None = None  # float64
     logits: Float[Tensor, "row d_vocab"] | None = None  # of the last token
@@ -48,7 +48,7 @@ class Reading:
 
     def pooled(self, layer: int, position: Position) -> Float[Tensor, "row d_model"]:
         """The stream leaving ``layer``, pooled by a rule over the text's tokens."""
-        stream = self.streams[layer]
+        stream = self.streams[layer].float()  # as captures are pooled
         weights = torch.from_numpy(position.weights(self.side.layout)).to(stream)
         return torch.einsum("rpd,p->rd", stream[:, : len(weights)], weights)
 
@@ -64,7 +64,9 @@ class Metric:
     logits: bool = False  # read the last token's logits
     layers: frozenset[int] = frozenset()  # read the stream that leaves these layers
     generate: int = 0  # tokens to generate from each run; such a run is not resumed, so it is slow
+    key: str = ""  # what tells it from another metric of the same name, for sweeps that are continued
     cue: str | None = None  # what must follow each text for the metric to mean what it says; None is anything
+    chat: bool = False  # whether it was fitted on conversations; only where there is a cue is this checked
 
     def __call__(self, reading: Reading) -> Values:
         return self.value(reading)
@@ -92,7 +94,7 @@ def _joined(a: Metric, b: Metric, sign: str, value: Callable[[Reading], Values])
     return Metric(
         f"{a.name} {sign} {b.name}", value, a.unit if a.unit == b.unit else "mixed units",
         _both(a, b), a.logits or b.logits, a.layers | b.layers, max(a.generate, b.generate),
-        merged_cue([a, b]),
+        f"{a.key} {sign} {b.key}", merged_cue([a, b]), a.chat or b.chat,
     )  # fmt: skip
 
 
@@ -154,7 +156,7 @@ def own_emotion(labels: Labels) -> Metric:
     check_labels(labels)
 
     def value(reading: Reading) -> Values:
-        own = reading.side.emotion if reading.pair is None else reading.pair.emotion
+        own = reading.pair.emotion
         if own not in labels:
             raise PatchError(f"{reading.side.name} is of {own!r}, which has no label; there are {', '.join(labels)}.")
         others = torch.stack([reading.label(words) for name, words in labels.items() if name != own], dim=-1)
@@ -174,7 +176,7 @@ def valence_difference(labels: Labels, pleasant: str = "pleasant", unpleasant: s
     plain = label_difference(labels, pleasant, unpleasant)
 
     def value(reading: Reading) -> Values:
-        sign = reading.pair.valence if reading.pair else 1
+        sign = reading.pair.valence
         if not sign:
             raise PatchError(f"{reading.side.name} is neither pleasant nor unpleasant: leave its pair out.")
         return sign * plain(reading)

@@ -15,25 +15,24 @@ there changes nothing.
 ========= =========================================================================================
 """
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from affectlens.aligning import Alignment, Item, cut
-from affectlens.errors import BatteryError
-from affectlens.layouts import Layout, ending_start, lay_out
+from affectlens.aligning import Alignment, cut
+from affectlens.errors import BatteryError, CaptureError
+from affectlens.layouts import Layout, lay_out
 from affectlens.model import LensModel
-from affectlens.pairing import matched_pairs
-from affectlens.types import TextTable
+from affectlens.patching.tabling import Given, flag, known, tabled
 from affectlens.verbalisers import Labels, Prompt, check_labels, encode_prompts
 
 Match = tuple[int, int]  # position in the clean text, position in the corrupt one
 SEGMENTS = ("changed", "shared", "ending", "cue", "last", "all")
-Given = TextTable | Iterable[tuple[str | Item, str | Item]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +44,7 @@ class Side:
     layout: Layout
     emotion: str | None = None
     affect: bool | None = None  # whether it evokes an emotion, where that is known
+    group: str = ""  # the scene that it is of
 
     def __len__(self) -> int:
         return len(self.prompt.ids)
@@ -66,6 +66,7 @@ class PatchPair:
     words: tuple[str, ...] = ()  # the verbalisers, in the order of the prompts' tails
     cue: str = ""
     chat: bool = False
+    tokenizer: str = ""  # a hash of the vocabulary that it was tokenised with
 
     @property
     def equal_length(self) -> bool:
@@ -107,24 +108,35 @@ def prepare(
         BatteryError: no pair, or a pair whose texts are the same.
         CaptureError: texts, labels or tokens that can't be read.
     """
-    items, rows = _tabled(pairs)
-    words = tuple(text for _, text in check_labels(labels)) if isinstance(labels, Mapping) else tuple(labels or ())
+    items, rows = tabled(pairs)
+    words = (
+        tuple(text for _, text in check_labels(labels))
+        if isinstance(labels, Mapping)
+        else tuple([labels] if isinstance(labels, str) else labels or ())
+    )
     layouts, prompts = encode(model, items, words, cue=cue, chat=chat)
     by_id = items.set_index("id", drop=False)
     sides = {
-        name: Side(name, prompt, layout, _known(by_id, name, "emotion"), _flag(by_id, name))
+        name: Side(
+            name,
+            prompt,
+            layout,
+            known(by_id, name, "emotion"),
+            flag(by_id, name),
+            str(known(by_id, name, "group") or name),
+        )
         for name, layout, prompt in zip(items["id"], layouts, prompts, strict=True)
     }
-    out = []
+    out, key = [], vocabulary(model)
     for group, contrast, a, b in rows.itertuples(index=False):
         if sides[a].prompt.ids == sides[b].prompt.ids:
             raise BatteryError(f"The pair {a} and {b} has one and the same text: there is nothing to patch.")
         alignment = cut(model.tokenizer, sides[a].layout, sides[b].layout)
         end = _text_end(sides[a].layout, len(str(by_id.at[a, "text"])))
         segments = dict(segment(alignment, sides[a].layout, end))
-        valence = _known(by_id, a, "valence") or 0
+        valence = known(by_id, a, "valence") or 0
         out.append(PatchPair(f"{a}|{b}", group, contrast, sides[a], sides[b], alignment, segments,
-                             sides[a].emotion, int(valence), words, cue, chat))  # fmt: skip
+                             sides[a].emotion, int(valence), words, cue, chat, key))  # fmt: skip
     return out
 
 
@@ -137,6 +149,12 @@ def encode(
     if not words:
         return layouts, [Prompt(tuple(layout.ids), ((),)) for layout in layouts]
     prompts = encode_prompts(model, asked, list(words), chat=chat)
+    for layout, prompt in zip(layouts, prompts, strict=True):
+        if list(prompt.ids) != layout.ids[: len(prompt.ids)]:
+            raise CaptureError(
+                f"Text {layout.name!r} begins with a token that the tokenizer adds by itself, {layout.text[:8]!r}: "
+                "leave it out."
+            )
     return [_shortened(layout, len(p.ids)) for layout, p in zip(layouts, prompts, strict=True)], prompts
 
 
@@ -146,7 +164,8 @@ def segment(alignment: Alignment, layout: Layout, text_end: int) -> Iterator[tup
     after = {i for i, (start, end) in enumerate(layout.spans) if start >= text_end or (end == start and i > 0)}
     late = [(a, b) for a, b in suffix if a in after]
     within = [(a, b) for a, b in suffix if a not in after]
-    changed = alignment.changed_pairs
+    # the first token is an attention sink in most models, which no other token stands for
+    changed = tuple((a, b) for a, b in alignment.changed_pairs if (a == 0) == (b == 0))
     yield "changed", changed
     yield "shared", tuple((a, b) for a, b in within if a not in alignment.a.ending)
     yield "ending", tuple((a, b) for a, b in within if a in alignment.a.ending)
@@ -156,40 +175,9 @@ def segment(alignment: Alignment, layout: Layout, text_end: int) -> Iterator[tup
     yield "all", tuple(every)
 
 
-def _tabled(pairs: Given) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The items, and one row a pair: group, contrast, clean id, corrupt id."""
-    if isinstance(pairs, TextTable):
-        return pairs.frame(), matched_pairs(pairs)
-    items: dict[str, dict[str, Any]] = {}
-    rows = []
-    for i, pair in enumerate(pairs):
-        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise BatteryError(f"Pair {i} is {pair!r:.60}: give a clean and a corrupt text, or a battery.")
-        ids = []
-        for given, side in zip(pair, ("clean", "corrupt"), strict=True):
-            row = (
-                {"id": f"{side}{i}", "text": given, "ending": ending_start(given)}
-                if isinstance(given, str)
-                else {"id": given.id, "text": given.text, "ending": given.ending}
-            )
-            for fact in ("emotion", "valence", "affect", "group"):
-                row[fact] = getattr(given, fact, None)
-            items[str(row["id"])] = row
-            ids.append(str(row["id"]))
-        rows.append((items[ids[0]]["group"] or f"pair{i}", "clean/corrupt", *ids))
-    if not rows:
-        raise BatteryError("No pairs were given: give a battery, or tuples of a clean and a corrupt text.")
-    return pd.DataFrame(list(items.values())), pd.DataFrame(rows, columns=["group", "contrast", "a", "b"])
-
-
-def _known(items: pd.DataFrame, name: str, fact: str) -> Any:
-    value: Any = items.at[name, fact] if fact in items else None
-    return None if value is None or value != value else value
-
-
-def _flag(items: pd.DataFrame, name: str) -> bool | None:
-    value = _known(items, name, "affect")
-    return None if value is None else bool(value)
+def vocabulary(model: LensModel) -> str:
+    """A hash of the tokens that a model's texts are made of."""
+    return hashlib.sha256(json.dumps(sorted(model.tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
 
 
 def _text_end(layout: Layout, n_characters: int) -> int:
@@ -208,7 +196,12 @@ def choose(pairs: Sequence[PatchPair], groups: int | None, seed: int = 0) -> lis
         pairs: from :func:`prepare`.
         groups: how many; None, or more than there are, is all.
         seed: of the choice.
+
+    Raises:
+        BatteryError: fewer than one.
     """
+    if groups is not None and groups < 1:
+        raise BatteryError(f"{groups} groups were asked for: take at least one.")
     kinds: dict[str, tuple[str, str]] = {}
     for pair in pairs:
         kinds.setdefault(pair.group, (str(pair.emotion), pair.contrast))

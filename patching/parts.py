@@ -11,7 +11,7 @@ from affectlens.patching.ablating import ablate, knockout
 from affectlens.patching.ablation import AblationSweep
 from affectlens.patching.applying import FEWEST, Rule, facts_of, left_out, rules, scarce
 from affectlens.patching.flipping import CONTEXTS, SPLITS
-from affectlens.patching.metrics import merged_labels
+from affectlens.patching.metrics import words_of
 from affectlens.patching.named import named_metrics
 from affectlens.patching.pairs import PatchPair, choose, prepare
 from affectlens.patching.plans import check, controls_of, cue_of, directions_of, edges_of, positions_of, sites_of
@@ -20,6 +20,7 @@ from affectlens.patching.settings import AblatePlan, PatchPlan, Settings
 from affectlens.patching.sweeping import patch
 from affectlens.stimuli import Battery
 from affectlens.stimuli.battery import NAMED
+from affectlens.types import Json
 
 FIRST = "emotional/neutral"  # what pairs of a battery of ours are, unless others are named
 Swept = PatchSweep | AblationSweep
@@ -59,7 +60,7 @@ def question(table: Battery, settings: Settings, plan: PatchPlan | AblatePlan) -
     found, unfit = rules(table, settings.metrics)
     fit: dict[str, dict[str, Rule]] = {}
     for split, items in splits.items():
-        why = scarce(found, facts_of(items))
+        why = scarce(found, facts_of(items), f" of {split}" if split else "")
         fit[split] = {name: rule for name, rule in found.items() if name not in why}
         unfit |= {f"{name} in {split}" if split else name: said for name, said in why.items()}
     if not any(fit.values()):
@@ -77,11 +78,12 @@ def parts_of(model: LensModel, asked: Question, settings: Settings, plan: PatchP
     """
     if settings.layer is not None and settings.layer >= model.n_layers:
         raise PatchError(f"layer is {settings.layer}; {model.name} has layers 0 to {model.n_layers - 1}.")
-    works = list((_patches if isinstance(plan, PatchPlan) else _ablations)(model, settings, plan))  # type: ignore[arg-type]
+    made = _patches(model, settings, plan) if isinstance(plan, PatchPlan) else _ablations(model, settings, plan)
+    works = list(made)
     out: list[Part] = []
     for split, items in asked.splits.items():
         spoken = [name for name in asked.rules[split] if name.startswith("said_")]
-        labels = merged_labels(named_metrics(model, items, spoken)) or None
+        labels = words_of(named_metrics(model, items, spoken))
         every = prepare(model, items, labels=labels, cue=cue_of(settings), chat=settings.chat)
         pairs = tuple(choose([p for p in every if p.contrast in asked.contrasts], settings.groups, settings.seed))
         fit = {name: rule for name, rule in asked.rules[split].items()
@@ -106,7 +108,7 @@ def remarks(parts: Sequence[Part], asked: Question) -> tuple[list[str], dict[str
 
 
 def _patches(model: LensModel, settings: Settings, plan: PatchPlan) -> Iterator[tuple[str, Callable[..., Swept]]]:
-    given = {
+    given: Json = {
         "sites": sites_of(model, settings, plan.sites), "positions": positions_of(settings, plan),
         "controls": controls_of(settings, plan), "seed": settings.seed, "memory": settings.memory,
     }  # fmt: skip
@@ -115,7 +117,7 @@ def _patches(model: LensModel, settings: Settings, plan: PatchPlan) -> Iterator[
 
 
 def _ablations(model: LensModel, settings: Settings, plan: AblatePlan) -> Iterator[tuple[str, Callable[..., Swept]]]:
-    given = {"seed": settings.seed, "memory": settings.memory}
+    given: Json = {"seed": settings.seed, "memory": settings.memory}
     if plan.sites:
         sites = sites_of(model, settings, plan.sites)
         yield "ablation", partial(ablate, model, sites=sites, positions=plan.positions, kind=plan.kind,

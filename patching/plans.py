@@ -1,5 +1,6 @@
 """A plan's names, checked, and with its defaults filled in."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -7,7 +8,7 @@ from affectlens.errors import PatchError
 from affectlens.model import LensModel
 from affectlens.patching.named import CUE
 from affectlens.patching.replacing import KINDS
-from affectlens.patching.settings import EVERY, AblatePlan, PatchPlan, Settings
+from affectlens.patching.settings import EVERY, LAYERS, SITE, AblatePlan, PatchPlan, Settings
 from affectlens.patching.sources import CONTROLS
 from affectlens.patching.spans import spans
 from affectlens.patching.units import EACH, expand_positions, expand_sites
@@ -55,17 +56,17 @@ def directions_of(plan: PatchPlan) -> tuple[str, ...]:
 
 
 def sites_of(model: LensModel, settings: Settings, names: Sequence[str]) -> list[str]:
-    """Sites by name; of a quick run those that name no layer, at every third one.
+    """Sites by name; of a quick run those that name no layer at every third one, and without names the residual stream.
 
     Raises:
         SiteError: a site that the model lacks.
         PatchError: one that can't be patched.
     """
-    expand_sites(model, names)
-    if not settings.quick:
+    expand_sites(model, names or SITE)
+    if names and not settings.quick:
         return list(names)
-    plain = ["z.each" if name == "heads" else name for name in names]
-    layers = range(0, model.n_layers, EVERY)
+    plain = ["z.each" if name == "heads" else name for name in names or [SITE]]
+    layers = range(0, model.n_layers, EVERY if settings.quick else math.ceil(model.n_layers / LAYERS))
     at_each = ([name] if re.match(r"L\d+\.", name) else [f"L{at}.{name}" for at in layers] for name in plain)
     return [site for some in at_each for site in some]
 

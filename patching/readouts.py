@@ -1,10 +1,11 @@
 """Metrics that read an emotion off the residual stream, by directions and probes that were fitted on other groups.
 
 A direction fitted on the very pairs that are patched would show their own difference, whatever it is of. So groups are
-dealt into folds, and each pair is read by what was fitted without its fold.
+dealt into folds, and each pair is read by what was fitted without the folds of both its texts.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,15 +39,16 @@ def readout(
     position: str = "mean",
     method: str = "mean_difference",
     cue: str = "",
+    chat: bool = False,
     folds: int = 8,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Metric:
     """The projection of the pooled stream on a direction, or a probe's logit, fitted on other groups than the pair's.
 
-    For two classes the value is the second one's (emotional, pleasant); for ``category``, the log-odds of the pair's
-    emotion. ``valence`` is turned to the clean text's sign, so that clean is expected above corrupt. Pairs of groups
-    that are not in the battery are read by what was fitted on all of it.
+    For two classes the value is the second one's (emotional, pleasant); for ``category``, that of the pair's emotion
+    less the log-sum-exp of the others'. ``valence`` is turned to the clean text's sign, so that clean is expected above
+    corrupt. Pairs of groups that are not in the battery are read by what was fitted on all of it.
 
     Args:
         model: from :func:`affectlens.load_model`.
@@ -56,6 +58,7 @@ def readout(
         position: how tokens are pooled (:mod:`affectlens.positions`); with a cue, its tokens count too.
         method: ``mean_difference`` (a unit direction) or ``logistic`` (C = 0.01 on standardised activations).
         cue: what the sweep writes after each text; the texts are captured with it.
+        chat: make each text the user's message of a conversation, as the sweep does.
         folds: how many parts the groups are dealt into.
         seed: of the dealing.
         progress: show bars.
@@ -71,24 +74,31 @@ def readout(
     question = select(items, target)
     if question.ordered:
         raise PatchError(f"{target} is an order here, and a read-out needs classes: affect, category, valence.")
-    groups = items["group"].to_numpy()[question.rows]
+    groups = items["group"].astype(str).to_numpy()[question.rows]
     fold_of = _deal(groups, folds, seed)
     given = items.assign(text=items["text"] + cue) if cue else battery
-    acts = capture(model, given, sites=f"L{layer}.resid_post", positions=position, progress=progress)
+    acts = capture(model, given, sites=f"L{layer}.resid_post", positions=position, chat=chat, progress=progress)
     x = np.asarray(acts.at(position), dtype=np.float64)[question.rows]
-    fits = {fold: _fit(method, x, question, np.array([fold_of[g] != fold for g in groups])) for fold in range(folds)}
-    fits[-1] = _fit(method, x, question, np.ones(len(x), dtype=bool))
+    fold = np.array([fold_of[group] for group in groups])
     rule = Position.parse(position)
 
+    @cache
+    def without(left_out: frozenset[int]) -> Linear:
+        return _fit(method, x, question, ~np.isin(fold, list(left_out)))
+
     def value(reading: Reading) -> Values:
-        group = reading.pair.group if reading.pair else _group(items, reading.side.name)
-        logits = _apply(fits[fold_of.get(group, -1)], reading.pooled(layer, rule))
-        return _oriented(logits, question, reading)
+        sides = (reading.pair.clean, reading.pair.corrupt)
+        mine = frozenset(
+            fold_of[group] for group in (reading.pair.group, *(s.group for s in sides)) if group in fold_of
+        )
+        return _oriented(_apply(without(mine), reading.pooled(layer, rule)), question, reading)
 
     said = "projection" if method == "mean_difference" else "logit"
+    settings = f"{target} {layer} {position} {method} {cue!r} {chat} {folds} {seed}"
     name = f"{target} {said} at L{layer}.resid_post ({position})"
     return Metric(name, value, unit="norm" if method == "mean_difference" else "logits", layers=frozenset({layer}),
-                  cue=cue)  # fmt: skip
+                  key=f"{model.fingerprint} {battery.sha256} {settings}",
+                  cue=cue, chat=chat)  # fmt: skip
 
 
 def _deal(groups: np.ndarray, folds: int, seed: int) -> dict[Any, int]:
@@ -111,20 +121,15 @@ def _apply(fit: Linear, x: Float[torch.Tensor, "row d"]) -> Float[torch.Tensor, 
 def _oriented(logits: Float[torch.Tensor, "row k"], question: Target, reading: Reading) -> Values:
     """One number a row, expected higher in the clean text."""
     if len(question.classes) > 2:
-        own = reading.pair.emotion if reading.pair and question.name == "category" else reading.side.emotion
+        own = reading.pair.emotion if question.name == "category" else reading.side.emotion
         if own not in question.classes:
             raise PatchError(f"{reading.side.name} is of {own!r}, which is none of {', '.join(question.classes)}.")
         at = question.classes.index(str(own))
         others = torch.cat((logits[:, :at], logits[:, at + 1 :]), dim=1)
         return logits[:, at] - others.logsumexp(-1)
     value = logits[:, 0]
-    if question.name != "valence" or reading.pair is None:
+    if question.name != "valence":
         return value
     if not reading.pair.valence:
         raise PatchError(f"{reading.pair.name} is neither pleasant nor unpleasant: leave it out.")
     return reading.pair.valence * value
-
-
-def _group(items: pd.DataFrame, name: str) -> Any:
-    found = items.loc[items["id"] == name, "group"]
-    return found.iloc[0] if len(found) else None

@@ -67,7 +67,7 @@ class Reference:
         logprobs = score_batch(self.model, [prompt]) if needs.logprobs else None
         logits, streams, whole = None, {}, needs.logits or needs.top
         if whole or needs.layers:
-            with record(self.model, [Site("resid_post", at) for at in sorted(needs.layers)] or "resid_post") as seen:
+            with record(self.model, [Site("resid_post", at) for at in sorted(needs.layers) or [0]]) as seen:
                 logits = self._forward(prompt)[:, -1].float()
             streams = {at: seen[Site("resid_post", at)] for at in needs.layers}
         texts = (self._written(prompt, needs.generate),) if needs.generate else ()
@@ -90,15 +90,25 @@ class Reference:
 
 
 def _changed(changes: Sequence[Change | Cut], value: Tensor, cursor: Cursor) -> Tensor:
-    """The site's value with the changes; they are made in the pass over the prompt, and its cache carries them on."""
-    if cursor.past:
-        return value
+    """The site's value with the changes, cuts first.
+
+    Changes are made in the pass over the prompt, whose cache carries them on; what the last token may not see its
+    continuations may not either.
+    """
     out = value.clone()
-    for one in changes:
-        if isinstance(one, Change):
-            put(one, out[0])
-            continue
+    for one in (cut for cut in changes if isinstance(cut, Cut)):
         part = out[0] if one.head is None else out[0, one.head : one.head + 1]
-        part[:, torch.tensor(one.queries)[:, None], torch.tensor(one.keys)[None]] = 0.0
+        queries = (
+            list(one.queries) if not cursor.past else range(part.shape[1]) if cursor.past - 1 in one.queries else []
+        )
+        lost = cursor.past + part.shape[1] - part.shape[2]  # keys that a sliding window's cache has dropped
+        keys = [key - lost for key in one.keys if key >= lost]
+        part[:, torch.tensor(list(queries), dtype=torch.long)[:, None], torch.tensor(keys, dtype=torch.long)[None]] = (
+            0.0
+        )
+        if (part.sum(-1) == 0).any():
+            raise PatchError("A token would be left with nothing to attend to: leave some of its keys in.")
         part /= part.sum(-1, keepdim=True)
+    for change in (one for one in changes if isinstance(one, Change) and not cursor.past):
+        put(change, out[0])
     return out

@@ -24,33 +24,39 @@ class Replacing:
         runner: what records other texts.
         pairs: whose texts means and samples are taken from, always from another group.
         sites: what is ablated.
+        spans: where.
         seed: of samples and random changes.
         directions: by layer, orthonormal rows.
     """
 
     def __init__(
-        self, kind: str, runner: Runner, pairs: Sequence[PatchPair], sites: Sequence[Site], seed: int,
-        directions: Mapping[int, np.ndarray],
+        self, kind: str, runner: Runner, pairs: Sequence[PatchPair], sites: Sequence[Site], spans: Iterable[str],
+        seed: int, directions: Mapping[int, np.ndarray],
     ) -> None:  # fmt: skip
         self.kind, self.runner, self.pairs, self.sites, self.seed = kind, runner, pairs, sites, seed
-        self.directions = directions
+        self.directions, self.spans = directions, list(spans)
         self.sums: dict[tuple[str, Site], dict[str, tuple[Tensor, int]]] = {}  # span, site -> group -> sum, tokens
         self._sampled: tuple[str, PatchPair, Side, dict[Site, Tensor]] | None = None
 
-    def learn(self, pairs: Iterable[PatchPair], names: Iterable[str]) -> None:
-        """Sum every text's values over each span, by group, for means that leave a group out."""
-        spans = list(names)
-        for pair in pairs:
+    def _learn(self, span: str) -> None:
+        """Sum every text's values over each span that is ablated, by group, for means that leave a group out."""
+        if (span, self.sites[0]) in self.sums:
+            return
+        seen: set[str] = set()
+        for pair in self.pairs:
             for side in (pair.clean, pair.corrupt):
+                if side.name in seen:
+                    continue
+                seen.add(side.name)
                 run = self.runner.record(side.prompt, self.sites)
-                for span in spans:
-                    if at := tokens(pair, side, span):
-                        self._add(pair.group, span, run.sites, at)
+                for name in self.spans:
+                    if at := tokens(pair, side, name):
+                        self._add(pair.group, name, run.sites, at)
 
     def _add(self, group: str, span: str, values: Mapping[Site, Tensor], at: list[int]) -> None:
         for site in self.sites:
             by_group = self.sums.setdefault((span, site), {})
-            total, n = by_group.get(group, (torch.zeros_like(values[site][0]), 0))
+            total, n = by_group.get(group, (torch.zeros_like(values[site][0], dtype=torch.float64), 0))
             by_group[group] = (total + values[site][at].sum(0), n + len(at))
 
     def new(self, pair: PatchPair, side: Side, span: str, site: Site, old: Tensor) -> New:
@@ -61,6 +67,7 @@ class Replacing:
             basis = torch.from_numpy(self.directions[site.layer]).to(old)
             return lambda value: value - (value @ basis.T) @ basis
         if self.kind == "mean":
+            self._learn(span)
             others = [part for group, part in self.sums[span, site].items() if group != pair.group]
             if not others:
                 raise PatchError("A mean ablation needs texts of at least two groups: give more pairs.")

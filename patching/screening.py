@@ -25,8 +25,9 @@ from affectlens.patching.engine import Engine
 from affectlens.patching.gradients import Ends, gradients
 from affectlens.patching.job import Job
 from affectlens.patching.metrics import Metric
-from affectlens.patching.pairs import Given, PatchPair
+from affectlens.patching.pairs import PatchPair
 from affectlens.patching.sweeping import DIRECTIONS, described, facts, prepared
+from affectlens.patching.tabling import Given
 from affectlens.patching.units import EACH, Positions, Sites, Unit, expand_positions, expand_sites, units
 from affectlens.progress import tracked
 from affectlens.sites import Site

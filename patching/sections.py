@@ -8,7 +8,7 @@ import pandas as pd
 
 from affectlens.errors import PatchError
 from affectlens.patching.ablation import AblationSweep
-from affectlens.patching.method_text import methods, references
+from affectlens.patching.method_text import meaning, methods, references
 from affectlens.patching.pictures import both_ways, pictures, rates, titled, turned
 from affectlens.patching.results import Agreement, PatchSweep, agreement
 from affectlens.patching.said import Said
@@ -36,7 +36,7 @@ def render(done: "Finished") -> Path:
     Args:
         done: a run with its finished parts.
     """
-    info, views = done.run.info, views_of(done)
+    info, views = done.run.info, done.views
     lead = [_about(done), READ[info["command"]]]
     lead += [f"Not measured: {why}" for why in info.get("unfit", {}).values()] + list(info.get("left_out", ()))
     if missing := [name for name in info.get("parts", ()) if name not in done.said]:
@@ -50,16 +50,9 @@ def render(done: "Finished") -> Path:
     return write(done.run.folder / "report.html", title, lead, sections, info, cite)
 
 
-def views_of(done: "Finished") -> dict[str, Said]:
-    """What is told of by itself: each part; of quadruples both ways as one."""
-    if done.flip is None:
-        return done.said
-    return {split: Said(split, sweep) for split, sweep in done.flip.sweeps.items()}
-
-
 def _about(done: "Finished") -> str:
     info = done.run.info
-    views = list(views_of(done).items())
+    views = list(done.views.items())
     meta, many = views[0][1].sweep.meta, len({len(view.sweep.pairs) for _, view in views}) > 1
     sizes = dict.fromkeys(f"{_size(view.sweep.pairs)}{f' of {name}' if many else ''}" for name, view in views)
     cue = f"each followed by `{meta['cue']}`" if meta["cue"] else "without a cue"
@@ -103,14 +96,9 @@ def _of_metric(done: "Finished", views: dict[str, Said], metric: str) -> Section
             figures += list(rates(view.swept, metric))
             tables[f"{of}: accuracy and changed tokens"] = view.swept.rates[view.swept.rates["metric"] == metric]
     unit = next(view for view in views.values() if metric in view.metrics).sweep.unit(metric)
-    said = [_meaning(done, metric, unit)] if figures else [f"No pair's texts differ in {metric}, so there is no figure."]
-    return Section(metric.replace("_", " ").capitalize(), said, figures, tables)
-
-
-def _meaning(done: "Finished", metric: str, unit: str) -> str:
-    from affectlens.patching.method_text import meaning
-
-    return f"`{metric}` ({unit}) is {meaning(done, metric)}."
+    said = f"`{metric}` ({unit}) is {meaning(done, metric)}."
+    said += "" if figures else " It is the same for both texts of every pair, so there is no figure."
+    return Section(metric.replace("_", " ").capitalize(), [said], figures, tables)
 
 
 def _agreed(done: "Finished") -> Iterator[Section]:

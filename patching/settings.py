@@ -10,6 +10,7 @@ METRICS = ("affect", "valence", "said_category")
 ABLATED = ("attn_out", "mlp_out")
 GROUPS, FEW = 32, 12  # groups of pairs that are taken at most; and of a quick run
 EVERY = 3  # of a quick run's layers, each third
+SITE, LAYERS = "resid_post", 16  # what is patched if no site is named, at so many layers at most, evenly spread
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class Settings:
 class PatchPlan:
     """What is patched."""
 
-    sites: tuple[str, ...] = ("resid_post",)
+    sites: tuple[str, ...] = ()  # none: the residual stream, at a choice of layers
     positions: tuple[str | int, ...] = ()  # none: the segments that the texts have
     directions: tuple[str, ...] = ("denoise",)
     controls: tuple[str, ...] | None = None  # None: all, and of a quick run two

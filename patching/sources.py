@@ -9,7 +9,7 @@
 ================== =================================================================================================
 
 A control's texts have no matched tokens, so each token takes the one that is as far from the end of the same segment
-(the segment's first, where that is shorter).
+(and from its end again, where that is shorter); the first token of a text serves for none.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,7 +61,9 @@ def sources(
     if "wrong_position" in controls and len(every) > 1:
         yield Source("wrong_position", pair.clean, elsewhere=every)
     rng = np.random.default_rng([seed, *pair.name.encode()])
-    foreign = [(one, end) for one in others if one.group != pair.group for end in (0, 1)]
+    own = {pair.clean.group, pair.corrupt.group}
+    foreign = [(one, end) for one in others if one.group != pair.group for end in (0, 1)
+               if (one.clean, one.corrupt)[end].group not in own]  # fmt: skip
     for kind in (c for c in CONTROLS if c in controls and c != "wrong_position"):
         fitting = [(one, end) for one, end in foreign if _fits(kind, (one.clean, one.corrupt)[end], pair)]
         if fitting:
@@ -83,12 +85,11 @@ def _by_segment(pair: PatchPair, matches: Sequence[Match], other: PatchPair, end
     for part in ("changed", "shared", "ending", "cue"):
         n = len(pair.segments[part])
         owner |= {base: (part, n - i) for i, (_, base) in enumerate(pair.segments[part])}
-    n_all = len(other.segments["all"])
     whole = len(other.clean if end == 0 else other.corrupt)
     out = {}
     for _, base in matches:
         part, back = owner.get(base, ("all", len(pair.corrupt) - base))
         theirs = other.segments[part] or other.segments["all"]
-        places = [match[end] for match in theirs]
-        out[base] = places[-min(back, len(places))] if places and n_all else max(whole - back, 0)
+        places = [match[end] for match in theirs if match[end]] or list(range(1, whole))
+        out[base] = places[-1 - (back - 1) % len(places)]
     return out

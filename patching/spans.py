@@ -29,13 +29,13 @@ def spans(names: str | Sequence[str]) -> tuple[str, ...]:
 def tokens(pair: PatchPair, side: Side, name: str) -> list[int]:
     """The positions of a span in one of the pair's texts; of ``changed`` those without a match too.
 
-    ``text`` is every token but the first, which in most models is an attention sink: what is done to it is damage.
+    The first token, in most models an attention sink, is in none: what is done to it is damage.
     """
     end = 0 if side is pair.clean else 1
     if name == "text":
         return list(range(1, len(side)))
     if name == "changed":
-        return list((pair.alignment.a, pair.alignment.b)[end].changed)
+        return [at for at in (pair.alignment.a, pair.alignment.b)[end].changed if at]
     if name.startswith("span:"):
         try:
             return np.flatnonzero(Position("span", name.removeprefix("span:")).mask(side.layout)).tolist()

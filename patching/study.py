@@ -49,6 +49,12 @@ class Finished:
                 sweeps[split] = united(*found)
         return Flip(sweeps) if sweeps else None
 
+    @property
+    def views(self) -> dict[str, Said]:
+        """What is told of by itself: each part; of quadruples both ways as one."""
+        flip = self.flip
+        return {name: Said(name, sweep) for name, sweep in flip.sweeps.items()} if flip else self.said
+
 
 def study(
     settings: Settings, plan: PatchPlan | AblatePlan, *, out: Path, resume: bool = False, progress: bool | None = None

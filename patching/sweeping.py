@@ -18,9 +18,10 @@ from affectlens.patching.choosing import runner_for
 from affectlens.patching.job import Job
 from affectlens.patching.keeping import Kept
 from affectlens.patching.metrics import Metric, merged_cue, words_of
-from affectlens.patching.pairs import Given, PatchPair, prepare
+from affectlens.patching.pairs import PatchPair, prepare, vocabulary
 from affectlens.patching.results import PatchSweep
 from affectlens.patching.sources import CONTROLS, sources
+from affectlens.patching.tabling import Given
 from affectlens.patching.units import Positions, Sites, Unit, expand_positions, expand_sites, units
 from affectlens.progress import tracked
 from affectlens.sites import Site
@@ -43,7 +44,7 @@ def patch(
     chat: bool = False,
     seed: int = 0,
     memory: float = 1.0,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: bool | None = None,
 ) -> PatchSweep:
     """Patch every site at every position of every pair, and read what comes of it.
@@ -79,6 +80,7 @@ def patch(
     """
     if direction not in DIRECTIONS:
         raise PatchError(f"direction is {direction!r}; choose denoise or noise.")
+    controls = (controls,) if isinstance(controls, str) else tuple(controls)
     if unknown := [name for name in controls if name not in CONTROLS]:
         raise PatchError(f"There is no control {unknown[0]!r}; choose from {', '.join(CONTROLS)}.")
     metrics = listed(metric)
@@ -90,14 +92,14 @@ def patch(
     }  # fmt: skip
     runner = runner_for(model, memory=memory, generating=any(one.generate for one in metrics))
     job = Job(runner, metrics, found, denoise=direction == "denoise")
-    kept = Kept(folder, meta | {"pairs": [pair.name for pair in ready]})
+    kept = Kept(folder, meta | {"texts": read_of(ready)})
     tables, refused = [], []
     for number, pair in enumerate(tracked(turned, "patching pairs", show=progress)):
         every = list(units(pair, where)) if can_match(pair, found) else [f"{pair.name}: patterns of unequal length"]
         refused += [one for one in every if isinstance(one, str)]
         chosen = [one for one in every if isinstance(one, Unit)]
         if chosen:
-            froms = list(sources(pair, chosen, turned, possible(controls, found), seed))
+            froms = list(sources(pair, chosen, turned, controls, seed))
             tables.append(kept.get(number, partial(job.rows, pair, chosen, froms)))
     if not tables:
         raise PatchError(f"No pair can be patched there: {'; '.join(refused[:3])}.")
@@ -106,19 +108,15 @@ def patch(
 
 
 def can_match(pair: PatchPair, sites: Sequence[Site]) -> bool:
-    """Whether the pair's values fit one another: attention patterns reach over all tokens of a text."""
-    return pair.equal_length or not any(site.kind == "pattern" for site in sites)
-
-
-def possible(controls: Sequence[str], sites: Sequence[Site]) -> list[str]:
-    """The controls whose texts fit: of patterns, those of the pair itself."""
-    fixed = any(site.kind == "pattern" for site in sites)
-    return [name for name in controls if not fixed or name == "wrong_position"]
+    """Whether some site's values fit: attention patterns reach over all tokens, so over as many in both texts."""
+    return pair.equal_length or any(site.kind != "pattern" for site in sites)
 
 
 def listed(metric: Metric | Sequence[Metric]) -> list[Metric]:
     """The metrics, whose names must differ."""
     metrics = [metric] if isinstance(metric, Metric) else list(metric)
+    if odd := [one for one in metrics if not isinstance(one, Metric)]:
+        raise PatchError(f"{odd[0]!r} is not a metric: make one, for example with named_metrics or label_difference.")
     names = [one.name for one in metrics]
     if not metrics or len(set(names)) < len(names):
         raise PatchError(f"Give at least one metric, each with a name of its own (metric.named(...)); got {names}.")
@@ -134,23 +132,36 @@ def prepared(
         PatchError: prepared pairs without the metrics' verbalisers, or another cue than the metrics ask for.
     """
     words, asked = words_of(metrics), merged_cue(metrics)
+    if odd := [metric.name for metric in metrics if metric.cue is not None and metric.chat != chat]:
+        raise PatchError(f"{odd[0]} was made with chat={not chat}: make it anew, or patch with the same.")
     said = (asked or "") if cue is None else cue
     if isinstance(pairs, TextTable):
         return prepare(model, pairs, labels=words, cue=_fitting(said, asked), chat=chat)
     given = list(pairs)
     ready = [pair for pair in given if isinstance(pair, PatchPair)]
+    if ready and len(ready) < len(given):
+        raise PatchError("Prepared pairs and texts are mixed: give one or the other.")
     if not ready:
         texts = [pair for pair in given if not isinstance(pair, PatchPair)]
         return prepare(model, texts, labels=words, cue=_fitting(said, asked), chat=chat)
+    key = vocabulary(model)
     for pair in ready:
         if not set(words) <= set(pair.words):
             raise PatchError(
                 f"{pair.name} was prepared without the metrics' words: prepare(..., labels=...) with them."
             )
+        if pair.tokenizer != key:
+            raise PatchError(f"{pair.name} was prepared for another model's tokenizer: prepare the pairs for this one.")
         if (cue is not None and cue != pair.cue) or (chat and not pair.chat):
             raise PatchError(f"{pair.name} was prepared with the cue {pair.cue!r}: leave cue and chat out here.")
         _fitting(pair.cue, asked)
     return ready
+
+
+def read_of(pairs: Sequence[PatchPair]) -> list[object]:
+    """What of the pairs a sweep's numbers depend on, to tell a sweep that is continued from another."""
+    return [[pair.name, pair.group, pair.valence, *((s.prompt.ids, s.prompt.tails) for s in (pair.clean, pair.corrupt))]
+            for pair in pairs]  # fmt: skip
 
 
 def _fitting(cue: str, asked: str | None) -> str:
@@ -169,7 +180,8 @@ def facts(
         "model": model.name, "fingerprint": model.fingerprint, "source": model.source, "n_layers": model.n_layers,
         "n_heads": model.n_heads, "battery": battery.name if battery else "texts of the user's",
         "battery_sha256": battery.sha256 if battery else "", "sites": [str(site) for site in sites],
-        "positions": [str(one) for one in positions], "metrics": {m.name: {"unit": m.unit} for m in metrics},
+        "positions": [str(one) for one in positions],
+        "metrics": {m.name: {"unit": m.unit, "key": m.key} for m in metrics},
         "labels": {m.name: dict(m.labels) for m in metrics}, "cue": pair.cue, "chat": pair.chat, "seed": seed,
     }  # fmt: skip
 

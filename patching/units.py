@@ -44,6 +44,8 @@ def expand_sites(model: LensModel, sites: Sites) -> tuple[Site, ...]:
                 raise PatchError(f"{site} can't be patched: patch the site that its dictionary reads.")
             heads = range(model.sites.shape(site)[0]) if parted else [site.index]
             found |= dict.fromkeys(replace(site, index=head) for head in heads)
+    if not found:
+        raise PatchError("No site is named: give one, for example resid_pre or heads.")
     return tuple(found)
 
 
@@ -55,6 +57,8 @@ def expand_positions(positions: Positions) -> tuple[str | int, ...]:
     """
     asked = [positions] if isinstance(positions, str | int) else list(positions)
     for one in asked:
+        if not isinstance(one, int | str):
+            raise PatchError(f"Position {one!r} is neither a name nor an offset from the end.")
         if isinstance(one, int) and one >= 0:
             raise PatchError(f"Position {one} is counted from the start, where texts differ: count from the end, -1.")
         if isinstance(one, str) and one != EACH and one not in SEGMENTS and not one.startswith("span:"):

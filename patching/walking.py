@@ -5,7 +5,8 @@ not on what is computed. So one pass of the body in which every block hands its 
 the family has them; the mask and the cache are then exchanged for ours, and blocks run on what rows and positions we
 like. The same trick gives the final norm and the head: all blocks hand on, and the last one hands out our stream.
 
-Nothing is known of families here. :func:`affectlens.patching.engine.check` compares the outcome with the plain model.
+Nothing is known of families here: :func:`affectlens.patching.choosing.check_engine` compares the outcome with the plain
+model.
 """
 
 from collections.abc import Callable, Iterator

@@ -25,6 +25,7 @@ SAYS = {
     "02_activations": " Paris",
     "03_stimuli": "additive readers on quadruples",
     "04_probing": "holds for all 30 at once",
+    "05_patching": "restores",
     "04b_geometry": "cannot tell a circle from one valence axis",
 }
 

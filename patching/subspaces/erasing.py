@@ -2,7 +2,8 @@
 
 Erasers are fitted on training groups alone and applied to groups held out: whole domains where the battery has them,
 else whole scenes. Erasers are affine, so pooled activations of erased tokens are erased pooled activations: what a run
-lacks at every token is what the readers lacked.
+lacks at every token is what the readers lacked. Single tokens vary more, and otherwise, than pooled activations do, so
+the least change of these may be a large one of those: the loss says how large, and ``shrinkage`` bounds it.
 """
 
 from collections.abc import Sequence
@@ -18,13 +19,14 @@ from affectlens.pairing import matched_pairs
 from affectlens.patching.engine import Engine
 from affectlens.patching.job import Job
 from affectlens.patching.metrics import Metric
-from affectlens.patching.pairs import PatchPair, encode, prepare
+from affectlens.patching.pairs import PatchPair, encode
 from affectlens.patching.subspaces.erasure import Erasure, read_scores, use_scores
 from affectlens.patching.subspaces.leace import Leace
 from affectlens.patching.subspaces.ratios import tells
 from affectlens.patching.subspaces.rereading import reread
 from affectlens.patching.subspaces.scrubbing import begin, fit_through
 from affectlens.patching.subspaces.using import use
+from affectlens.patching.sweeping import prepared
 from affectlens.positions import Position
 from affectlens.probing.parts import Stage, stage
 from affectlens.probing.targets import select
@@ -46,12 +48,12 @@ def erase(
     position: str = "mean",
     metric: Metric | None = None,
     pairs: Sequence[PatchPair] | None = None,
-    cue: str = "",
+    cue: str | None = None,
     chat: bool = False,
     together: bool = False,
     n_pairs: int = 64,
     draws: int = 5,
-    shrinkage: float = 0.0,
+    shrinkage: float = 0.1,
     network: bool = True,
     seed: int = 0,
     memory: float = 1.0,
@@ -67,13 +69,14 @@ def erase(
         position: how tokens are pooled for erasers and readers.
         metric: what the model is asked while it runs; without one, the first question alone is answered.
         pairs: prepared pairs of the battery's texts to run; by default emotional against neutral texts of the target.
-        cue: what to write after each text of these.
+        cue: what to write after each text of these; by default what the metric asks for, or nothing.
         chat: make each text the user's message of a conversation.
         together: in the runs, erase at all layers at once, each eraser fitted on the stream that the lower ones leave;
             every training text is then run through the layers once a fold.
         n_pairs: how many pairs are run at most, as many of each fold as possible.
         draws: random subspaces.
-        shrinkage: of the erasers' covariance (:meth:`affectlens.patching.subspaces.leace.Leace.fit`).
+        shrinkage: of the erasers' covariance (:meth:`affectlens.patching.subspaces.leace.Leace.fit`); 0 is LEACE as
+            published, whose change of single tokens may be large enough to damage the model.
         network: read with a small network too.
         seed: of folds, halves, subspaces and the choice of pairs.
         memory: what a batch of runs may take beyond the model, in GB.
@@ -118,7 +121,8 @@ def erase(
         runs = use(engine, job, ready, erasers, together=together, draws=draws, seed=seed, progress=progress)
         used, gap = use_scores(runs, question.n_folds)
         scores = pd.concat([scores, used], ignore_index=True)
-        meta |= {"metric": metric.name, "metric_unit": metric.unit, "n_pairs": len(ready), "cue": cue, "chat": chat,
+        meta |= {"metric": metric.name, "metric_unit": metric.unit, "n_pairs": len(ready),
+                 "cue": ready[0].cue, "chat": ready[0].chat,
                  "gap": [gap.value, gap.low, gap.high], "n_groups": gap.n, "normalised": tells(gap)}  # fmt: skip
     return Erasure(scores, runs, meta)
 
@@ -170,18 +174,19 @@ def _through(
 
 def _pairs(
     model: LensModel, battery: TextTable, metric: Metric, given: Sequence[PatchPair] | None, fold_of: dict[str, int],
-    most: int, seed: int, *, cue: str, chat: bool,
+    most: int, seed: int, *, cue: str | None, chat: bool,
 ) -> list[PatchPair]:  # fmt: skip
     """The pairs to run: of groups that some eraser has not seen."""
     if given is not None:
         known = [pair for pair in given if pair.group in fold_of]
-        return [known[i] for i in _evenly([fold_of[pair.group] for pair in known], most, seed)]
+        chosen = [known[i] for i in _evenly([fold_of[pair.group] for pair in known], most, seed)]
+        return prepared(model, chosen, [metric], cue=cue, chat=chat)
     rows = matched_pairs(battery)
     rows = rows[(rows["contrast"] == CONTRAST) & rows["group"].isin(set(fold_of))]
-    chosen = rows.iloc[_evenly([fold_of[group] for group in rows["group"]], most, seed)]
+    rows = rows.iloc[_evenly([fold_of[group] for group in rows["group"]], most, seed)]
     frame = battery.frame()
-    texts = frame[frame["id"].isin(set(chosen["a"]) | set(chosen["b"]))].reset_index(drop=True)
-    ready = prepare(model, as_table(texts), labels=metric.labels or None, cue=cue, chat=chat)
+    texts = frame[frame["id"].isin(set(rows["a"]) | set(rows["b"]))].reset_index(drop=True)
+    ready = prepared(model, as_table(texts), [metric], cue=cue, chat=chat)
     return [pair for pair in ready if pair.contrast == CONTRAST]
 
 

@@ -1,8 +1,9 @@
 """A pair whose base run takes over what the source run has, in a subspace at one layer and at its matched tokens.
 
 With an orthonormal basis R the value b of a base's token becomes b + R R^T (s - b), where s is its match's value: the
-part in the subspace is the source's, the rest stays. The runs are the engine's, from the layer above the site on, and
-gradients pass through them to the basis.
+part in the subspace is the source's, the rest stays. Tokens without a match stay the base's; those of verbalisers of
+several tokens are among them, and up to the site have seen the base alone. The runs are the engine's, from the layer
+above the site on, and gradients pass through them to the basis.
 """
 
 from collections.abc import Callable, Sequence

@@ -27,7 +27,7 @@ def subspaces(
 
     Args:
         train: the pairs that the subspaces were found on.
-        natural: their natural variation.
+        natural: their natural differences.
         found: the bases of the search, by size.
         turned: those of its control with random signs.
         draws: random subspaces of each size.
@@ -52,7 +52,7 @@ def judge(pairs: Sequence[Exchange], bases: Bases, natural: Natural, *, progress
     Args:
         pairs: what no subspace was found on.
         bases: the subspaces.
-        natural: what is natural.
+        natural: the natural differences of the pairs that subspaces were found on.
         progress: show a bar.
     """
     rows: list[Json] = []
@@ -60,18 +60,17 @@ def judge(pairs: Sequence[Exchange], bases: Bases, natural: Natural, *, progress
         moves = [(key, within(basis)) for key, basis in bases.items()]
         moves.append(((SITE, one.here.shape[1], 0), whole))
         values = one.values([move for _, move in moves]).tolist()
-        usual = (natural.distance(one.source) + natural.distance(one.here)) / 2
         for ((method, k, draw), move), value in zip(moves, values, strict=True):
             rows.append({
                 "pair": one.pair.name, "group": one.pair.group, "contrast": one.pair.contrast, "method": method, "k": k,
                 "draw": draw, "clean": one.ends[0], "corrupt": one.ends[1], "value": value,
-                "distance": natural.distance(one.here + move(one.source - one.here)), "natural": usual,
+                "strain": natural.strain(move(one.source - one.here), k),
             })  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def described(bases: Bases, natural: Natural) -> pd.DataFrame:
-    """One row a subspace: its ``share`` along natural axes (``chance``: a random one's) and natural ``spread``."""
+    """One row a subspace: its ``share`` along natural axes (``chance``: a random one's) and ``spread``."""
     return pd.DataFrame(
         [
             {"method": method, "k": k, "draw": draw, "share": natural.share(basis), "chance": natural.chance,

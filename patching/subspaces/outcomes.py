@@ -1,4 +1,4 @@
-"""What a search for subspaces found: effects on held-out pairs beside the controls', and how natural they are."""
+"""What a search for subspaces found: effects on held-out pairs beside the controls', and how natural it is."""
 
 from dataclasses import dataclass
 from html import escape
@@ -26,11 +26,11 @@ class SubspaceSearch:
 
     ``rows`` has one row a held-out pair and interchange: ``pair, group, contrast, fold``; ``method`` (das; das_natural,
     its part along natural axes; turned, the control with random signs; random; mean_difference; site, all dimensions);
-    ``k`` dimensions, ``draw``; ``clean, corrupt, value`` in the metric's unit; ``distance``, the patched values'
-    squared distance from the mean in the metric of the natural covariance over the number of dimensions, and
-    ``natural``, both texts' own. ``facts`` has one row a fold and subspace: ``share`` of it along the axes that hold
-    95% of the natural variance, ``chance`` (a random subspace's), and natural ``spread`` along it over that along a
-    random one. ``bases`` has, for each fold, size to ``[d_model, k]``.
+    ``k`` dimensions, ``draw``; ``clean, corrupt, value`` in the metric's unit; ``strain``, the interchange's mean
+    squared length, a dimension, in the metric of the differences between the training pairs' texts. ``facts`` has one
+    row a fold and subspace: ``share`` of it along the axes that hold 95% of these differences, ``chance`` (a random
+    subspace's), and ``spread``, how large differences along it are, over those along a random direction. ``bases`` has,
+    for each fold, size to ``[d_model, k]``.
     """
 
     rows: pd.DataFrame
@@ -70,11 +70,10 @@ class SubspaceSearch:
             gap = (part["clean"] - part["corrupt"]).to_numpy()
             move = change.to_numpy()
             found.append(clusters.ratio(move, gap) if self.normalised else clusters.mean(move))
-        folds = self.meta["folds"] if set(names) & set(LEARNT) else 0
-        return clusters.estimate(*found, folds=folds)
+        return clusters.estimate(*found, folds=self._folds(*names))
 
-    def distance(self, method: str = FOUND, k: int = 1) -> Estimate:
-        """How far patched values are from the natural mean, over how far natural ones are: 1 is as natural.
+    def strain(self, method: str = FOUND, k: int = 1) -> Estimate:
+        """How unnatural the interchange is: 1 along principal axes of natural differences; compare with random ones.
 
         Args:
             method: one of those in ``rows``.
@@ -82,15 +81,17 @@ class SubspaceSearch:
         """
         part = self._of(method, k)
         clusters = Clusters(part["group"].tolist())
-        found = clusters.ratio(part["distance"].to_numpy(), part["natural"].to_numpy())
-        return clusters.estimate(found, folds=self.meta["folds"] if method in LEARNT else 0)
+        return clusters.estimate(clusters.mean(part["strain"].to_numpy()), folds=self._folds(method))
+
+    def _folds(self, *methods: str) -> int:
+        return int(self.meta["folds"]) if set(methods) & set(LEARNT) else 0
 
     def table(self) -> pd.DataFrame:
-        """One row a method and size: ``effect`` and ``distance`` with intervals, mean ``share`` and ``spread``."""
+        """One row a method and size: ``effect`` and ``strain`` with intervals, mean ``share`` and ``spread``."""
         out = []
         for method, k in self.rows[["method", "k"]].drop_duplicates().itertuples(index=False):
             row: Json = {"method": method, "k": k}
-            for name, one in (("effect", self.effect(method, k)), ("distance", self.distance(method, k))):
+            for name, one in (("effect", self.effect(method, k)), ("strain", self.strain(method, k))):
                 row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
             fact = self.facts[(self.facts["method"] == method) & (self.facts["k"] == k)]
             row |= {"share": fact["share"].mean(), "chance": fact["chance"].mean(), "spread": fact["spread"].mean()}
@@ -114,8 +115,8 @@ class SubspaceSearch:
                 f"**{k} dimension{'s' * (k > 1)}**: {self.effect(FOUND, k)} {unit} on pairs held out; of random "
                 f"subspaces {self.effect(RANDOM, k)}{turned}. More than random by {more}"
                 + ("." if more.low > 0 else ", which may be nothing.")
-                + f" Without what lies along axes of little natural variation {self.effect(NATURAL, k)}; patched "
-                f"values are {self.distance(FOUND, k)} times as far from the mean as natural ones."
+                + f" Of the part along the main axes of natural differences {self.effect(NATURAL, k)}; the strain is "
+                f"{self.strain(FOUND, k)}, of random subspaces {self.strain(RANDOM, k)}."
             )
         return said
 
@@ -139,7 +140,7 @@ class SubspaceSearch:
         if chosen.empty:
             there = ", ".join(self.rows["method"].unique())
             raise PatchError(f"{method!r} with {k} dimensions was not run; there are {there}, of {self.meta['sizes']}.")
-        numbers = ["clean", "corrupt", "value", "distance", "natural"]
+        numbers = ["clean", "corrupt", "value", "strain"]
         return chosen.groupby(["pair", "group"], sort=True)[numbers].mean().reset_index()
 
     def __repr__(self) -> str:

@@ -12,7 +12,6 @@ few pairs: what counts is the effect on pairs held out, less that of the control
 """
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -22,14 +21,16 @@ from affectlens.model import LensModel
 from affectlens.patching.engine import Engine
 from affectlens.patching.job import Job
 from affectlens.patching.metrics import Metric
-from affectlens.patching.pairs import Given, PatchPair, prepare
+from affectlens.patching.pairs import PatchPair
 from affectlens.patching.subspaces.interchange import Exchange, check_site
 from affectlens.patching.subspaces.judging import described, judge, subspaces
 from affectlens.patching.subspaces.learning import search
 from affectlens.patching.subspaces.naturalness import Natural
 from affectlens.patching.subspaces.outcomes import SubspaceSearch
+from affectlens.patching.sweeping import prepared
+from affectlens.patching.tabling import Given
 from affectlens.progress import tracked
-from affectlens.types import Json, TextTable
+from affectlens.types import Json
 
 
 def das(
@@ -47,7 +48,7 @@ def das(
     rate: float = 0.2,
     turned: bool = True,
     draws: int = 5,
-    cue: str = "",
+    cue: str | None = None,
     chat: bool = False,
     seed: int = 0,
     memory: float = 1.0,
@@ -71,7 +72,7 @@ def das(
         rate: how far the first steps go, in lengths of a basis vector; it falls to zero on a line.
         turned: search the control with random signs too, which doubles the search's time.
         draws: random subspaces of each size.
-        cue: what to write after each text.
+        cue: what to write after each text; by default what the metric asks for, or nothing.
         chat: make each text the user's message of a conversation.
         seed: of the folds, first bases, random signs and random subspaces.
         memory: what a batch may take beyond the model, in GB.
@@ -86,7 +87,7 @@ def das(
     job = Job(Engine(model, memory=memory), [metric], (), denoise=direction == "denoise")
     check_site(job, layer, segment, model.n_layers)
     _check(direction, sizes, model.d_model, epochs, batch, draws)
-    ready = _prepared(model, pairs, metric, cue=cue, chat=chat)
+    ready = prepared(model, pairs, [metric], cue=cue, chat=chat)
     kept = [pair for pair in ready if pair.segments[segment]]
     fold_of = _deal([pair.group for pair in kept], folds, seed)
     turn = (lambda pair: pair) if direction == "denoise" else PatchPair.swapped
@@ -106,8 +107,9 @@ def das(
     meta: Json = {
         "model": model.name, "fingerprint": model.fingerprint, "metric": metric.name, "unit": metric.unit,
         "layer": layer, "segment": segment, "sizes": list(sizes), "direction": direction, "folds": folds,
-        "epochs": epochs, "batch": batch, "rate": rate, "draws": draws, "cue": cue, "chat": chat, "seed": seed,
-        "d_model": model.d_model, "n_pairs": len(every), "left_out": [p.name for p in ready if not p.segments[segment]],
+        "epochs": epochs, "batch": batch, "rate": rate, "draws": draws, "seed": seed,
+        "cue": ready[0].cue, "chat": ready[0].chat, "d_model": model.d_model, "n_pairs": len(every),
+        "left_out": [p.name for p in ready if not p.segments[segment]],
     }  # fmt: skip
     return SubspaceSearch(pd.concat(tables, ignore_index=True), pd.concat(facts, ignore_index=True), tuple(found), meta)
 
@@ -119,15 +121,6 @@ def _check(direction: str, sizes: Sequence[int], d_model: int, epochs: int, batc
         raise PatchError(f"sizes are {tuple(sizes)}; give different numbers of dimensions, from 1 to {d_model - 1}.")
     if min(epochs, batch, draws) < 1:
         raise PatchError(f"epochs, batch and draws are {epochs}, {batch} and {draws}; each must be 1 or more.")
-
-
-def _prepared(
-    model: LensModel, pairs: Given | Sequence[PatchPair], metric: Metric, *, cue: str, chat: bool
-) -> list[PatchPair]:
-    listed = pairs if isinstance(pairs, TextTable) else list(pairs)
-    if not isinstance(listed, TextTable) and listed and all(isinstance(pair, PatchPair) for pair in listed):
-        return cast(list[PatchPair], listed)
-    return prepare(model, cast(Given, listed), labels=metric.labels or None, cue=cue, chat=chat)
 
 
 def _deal(groups: Sequence[str], folds: int, seed: int) -> dict[str, int]:
