@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         written,
     )
     from affectlens.patching.named import named_metrics
+    from affectlens.patching.opposing import opposed
     from affectlens.patching.pairs import PatchPair, choose, prepare
     from affectlens.patching.readouts import readout
     from affectlens.patching.results import PatchSweep, agreement
@@ -40,6 +41,7 @@ _FROM = {
         "words_of", "written",
     ),
     "named": ("named_metrics",),
+    "opposing": ("opposed",),
     "pairs": ("PatchPair", "choose", "prepare"),
     "readouts": ("readout",),
     "results": ("PatchSweep", "agreement"),
@@ -49,7 +51,7 @@ _FROM = {
 __all__ = [
     "AblationSweep", "Change", "Confirmation", "Cut", "Engine", "Metric", "PatchPair", "PatchSweep", "Screen",
     "ablate", "agreement", "choose", "confirm", "flip", "kl", "knockout", "label_difference", "logit_difference",
-    "named_metrics", "own_emotion", "patch", "prepare", "readout", "screen", "valence_difference", "words_of",
-    "written",
+    "named_metrics", "opposed", "own_emotion", "patch", "prepare", "readout", "screen", "valence_difference", 
+    "words_of", "written",
 ]  # fmt: skip
 __getattr__, __dir__ = lazily(__name__, {name: module for module, names in _FROM.items() for name in names})

@@ -94,7 +94,7 @@ def guarded(metric: Metric, rule: Rule) -> Metric:
     """The metric, which is NaN on pairs that it can't be read on; their rows are then left out (:func:`read`)."""
 
     def value(reading: Reading) -> Values:
-        if reading.pair is None or rule.of(reading.pair):
+        if rule.of(reading.pair):
             return metric(reading)
         kept = (reading.logprobs, reading.logits, *reading.streams.values())
         rows = next(len(one) for one in kept if one is not None)

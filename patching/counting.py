@@ -21,9 +21,9 @@ from affectlens.patching.plans import controls_of, edges_of, positions_of, sites
 from affectlens.patching.reading import Needs, Runner
 from affectlens.patching.recorded import Tokens
 from affectlens.patching.settings import AblatePlan, PatchPlan, Settings
-from affectlens.patching.sources import sources
+from affectlens.patching.sources import MATCHED, sources
 from affectlens.patching.spans import tokens
-from affectlens.patching.sweeping import can_match, possible
+from affectlens.patching.sweeping import can_match
 from affectlens.patching.units import Unit, expand_positions, expand_sites, units
 from affectlens.verbalisers import Prompt
 
@@ -55,15 +55,15 @@ def loads(model: LensModel, part: Part, settings: Settings, plan: PatchPlan | Ab
                 yield Load(side.prompt, cells, times * len(Tokens.of(side.prompt)))
         return
     sites = expand_sites(model, sites_of(model, settings, plan.sites))
-    where, controls = expand_positions(positions_of(settings, plan)), possible(controls_of(settings, plan), sites)
+    where, controls = expand_positions(positions_of(settings, plan)), controls_of(settings, plan)
     turned = [pair.swapped() if part.name.endswith("noise") else pair for pair in part.pairs]
-    turned = [pair for pair in turned if can_match(pair, sites)]
-    for pair in turned:
+    for pair in (one for one in turned if can_match(one, sites)):
         chosen = [one for one in units(pair, where) if isinstance(one, Unit)]
         froms = list(sources(pair, chosen, turned, controls, settings.seed))
         found: list[Cell] = [
             (Change(site, tuple(base for _, base in unit.matches), _same),)
             for one, unit in product(froms, chosen) if one.of(unit) for site in sites
+            if site.kind != "pattern" or (one.kind == MATCHED and pair.equal_length)
         ]  # fmt: skip
         foreign = [one.side for one in froms if one.side is not pair.clean]
         own = sum(len(Tokens.of(side.prompt)) for side in (pair.clean, pair.corrupt))

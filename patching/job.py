@@ -60,7 +60,8 @@ class Job:
 
     def reading(self, pair: PatchPair, side: Side, out: Out) -> Reading:
         """What a metric gets to see of runs of one text."""
-        return Reading(side, pair, pair.words, out.logprobs, out.logits, out.streams, out.texts)
+        true = pair if self.denoise else pair.swapped()  # a metric's clean text is the pair's, whichever is run
+        return Reading(side, true, pair.words, out.logprobs, out.logits, out.streams, out.texts)
 
     def scored(
         self, pair: PatchPair, base: Recorded, cells: Sequence[Cell], ends: Mapping[str, Reading]

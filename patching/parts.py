@@ -110,14 +110,15 @@ def remarks(parts: Sequence[Part], asked: Question) -> tuple[list[str], dict[str
 def _patches(model: LensModel, settings: Settings, plan: PatchPlan) -> Iterator[tuple[str, Callable[..., Swept]]]:
     given: Json = {
         "sites": sites_of(model, settings, plan.sites), "positions": positions_of(settings, plan),
-        "controls": controls_of(settings, plan), "seed": settings.seed, "memory": settings.memory,
+        "controls": controls_of(settings, plan), "chat": settings.chat, "seed": settings.seed,
+        "memory": settings.memory,
     }  # fmt: skip
     for way in directions_of(plan):
         yield way, partial(patch, model, direction=way, **given)
 
 
 def _ablations(model: LensModel, settings: Settings, plan: AblatePlan) -> Iterator[tuple[str, Callable[..., Swept]]]:
-    given: Json = {"seed": settings.seed, "memory": settings.memory}
+    given: Json = {"chat": settings.chat, "seed": settings.seed, "memory": settings.memory}
     if plan.sites:
         sites = sites_of(model, settings, plan.sites)
         yield "ablation", partial(ablate, model, sites=sites, positions=plan.positions, kind=plan.kind,

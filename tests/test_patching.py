@@ -489,6 +489,8 @@ def test_a_direction_is_projected_out() -> None:
     np.testing.assert_allclose(other["clean_left"], other["clean"], atol=1e-4)
     with pytest.raises(PatchError, match="needs a direction of"):
         ablate(model, battery(4), "resid_post", metric=METRIC, kind="direction", directions={0: np.ones(3)})
+    with pytest.raises(PatchError, match="not independent"):
+        ablate(model, battery(4), "L0.resid_post", metric=METRIC, kind="direction", directions={0: np.zeros(32)})
 
 
 def test_cumulative_ablation_ends_with_all() -> None:
@@ -531,6 +533,103 @@ def test_knockout_keeps_the_changed_words_from_the_last_token() -> None:
     assert set(zip(moved["layer"], moved["index"], strict=True)) == {(0, 1)}
 
 
+def test_a_kept_sweep_is_of_its_texts_and_its_metric(tmp_path: Path) -> None:
+    model, given = tiny_model("llama"), battery(4)
+    patch(model, [UNEQUAL], "mlp_out", "last", metric=METRIC, controls=(), folder=tmp_path / "a")
+    with pytest.raises(PatchError, match="other settings"):
+        patch(model, [EQUAL], "mlp_out", "last", metric=METRIC, controls=(), folder=tmp_path / "a")
+    for layer, kind in ((0, "first"), (1, "second")):
+        metric = readout(model, given, "affect", layer=layer, folds=2).named("affect")
+        if kind == "first":
+            patch(model, given, "mlp_out", "last", metric=metric, controls=(), folder=tmp_path / "b")
+        else:
+            with pytest.raises(PatchError, match="other settings"):
+                patch(model, given, "mlp_out", "last", metric=metric, controls=(), folder=tmp_path / "b")
+
+
+def test_pairs_that_share_a_text_are_one_group() -> None:
+    model = tiny_model("llama")
+    texts = [("A b c.", "A d c."), ("E f g.", "E h g."), ("E h g.", "A d c."), ("I j k.", "I l k.")]
+    assert [pair.group for pair in prepare(model, texts)] == ["pair0", "pair0", "pair0", "pair3"]
+    pairs = prepare(model, texts)
+    for pair in pairs[:3]:
+        (control,) = [one for one in sources(pair, [], pairs, ("random",), 0) if one.kind == "random"]
+        assert control.side.layout.text in ("I j k.", "I l k.")
+
+
+def test_a_readout_leaves_both_texts_scenes_out() -> None:
+    model, given = tiny_model("llama"), battery(8)
+    metric = readout(model, given, "affect", layer=0, folds=8)
+    (pair,) = prepare(model, [(given["0.emotional"], given["3.neutral"])])
+    rest = al.Battery("rest", tuple(item for item in given if item.group not in ("g0", "g3")))
+    other = readout(model, rest, "affect", layer=0, folds=2)
+    out = Engine(model).unpatched(Engine(model).record(pair.clean.prompt), pair.clean.prompt, Needs.of([metric]))
+    reading = Reading(pair.clean, pair, streams=out.streams)
+    assert float(metric(reading)[0]) == pytest.approx(float(other(reading)[0]), abs=1e-6)
+
+
+def test_the_first_token_stands_for_no_other() -> None:
+    pair = pair_of(tiny_model("llama"), ("I won the whole race today.", "He lost today."))
+    assert all((a == 0) == (b == 0) for matches in pair.segments.values() for a, b in matches)
+
+
+def test_a_pattern_beside_other_sites_leaves_them_their_controls() -> None:
+    model = tiny_model("llama")
+    table = patch(model, [EQUAL, UNEQUAL], ["resid_pre", "L0.pattern"], "last", metric=METRIC).table
+    by_kind = table.groupby("kind")["source"].unique().map(set)
+    assert by_kind["pattern"] == {"matched"}
+    assert by_kind["resid_pre"] >= {"matched", "random", "wrong_position"}
+    assert table[table["kind"] == "pattern"]["pair"].nunique() == 1  # of unequal texts there is none
+
+
+@pytest.mark.parametrize("runner", [Engine, Reference])
+def test_a_token_that_could_attend_to_nothing_is_refused(runner: Any) -> None:
+    model = tiny_model("llama")
+    pair, n = pair_of(model), len(pair_of(model).corrupt)
+    with pytest.raises(PatchError, match="nothing to attend to"):
+        ran(runner(model), pair, [(Cut(0, (n - 1,), tuple(range(n))),)])
+    for cell in ((), (Change(Site("mlp_out", 0), (n,), torch.zeros(1, 32)),)):
+        with pytest.raises(PatchError, match="changes nothing|outside of"):
+            ran(Engine(model), pair, [cell])
+
+
+def test_opposed_texts_differ_and_serve_once() -> None:
+    for by in ("emotion", "valence"):
+        couples = al.patching.opposed(al.load_battery("starter"), by, seed=1)
+        assert len(couples) > 4
+        ids = [item.id for couple in couples for item in couple]
+        assert len(set(ids)) == len(ids)
+        for clean, corrupt in couples:
+            assert getattr(clean, by) != getattr(corrupt, by)
+            assert clean.domain == corrupt.domain
+            assert clean.affect
+            assert corrupt.affect
+    assert len(al.patching.opposed(al.load_battery("starter"), pairs=5)) == 5
+    with pytest.raises(BatteryError, match="not opposed by"):
+        al.patching.opposed(al.load_battery("starter"), "colour")
+
+
+def test_flip_turns_a_d_that_is_planted(tmp_path: Path) -> None:
+    """A metric that reads facts and ending together, at a stream that patching restores: all of d is turned."""
+    model, core = tiny_model("llama"), al.load_battery("starter").where(split="crossed")
+
+    def bound(reading: Reading) -> Tensor:
+        text = {"ax": 1.0, "by": 1.0}.get(reading.side.name.rsplit(".", 1)[-1], -1.0)
+        stream = reading.streams[0][:, -1].double() @ torch.ones(model.d_model).double()
+        own = reading.clean if reading.side is reading.pair.clean else reading.corrupt
+        mine = own.streams[0][:, -1].double() @ torch.ones(model.d_model).double() if own else stream
+        return torch.where((stream - mine).abs() < 1e-6, text, -text)
+
+    metric = Metric("bound", bound, layers=frozenset({0}))
+    found = al.patching.flip(model, core, "L0.resid_post", "last", metric=metric, quadruples=4, controls=(),
+                             folder=tmp_path / "kept")  # fmt: skip
+    row = found.sweeps["crossed"].effects(source="matched").iloc[0]
+    assert row["value"] == pytest.approx(1.0)
+    halves = al.Battery("halves", tuple(item for item in core if item.cell in ("ax", "bx")))
+    with pytest.raises(PatchError, match="all four cells"):
+        al.patching.flip(model, halves, "L0.resid_post", "last", metric=metric)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -541,13 +640,14 @@ def test_knockout_keeps_the_changed_words_from_the_last_token() -> None:
         ({"positions": "span:absent"}, "picks no token"),
         ({"memory": 0.0}, "needs more than none"),
         ({"metric": []}, "at least one metric"),
+        ({"sites": []}, "No site is named"),
     ],
 )
 def test_bad_input_gets_a_sentence(arguments: dict[str, object], said: str) -> None:
     model = tiny_model("llama")
-    given: dict[str, object] = {"metric": METRIC, "positions": "last"} | arguments
+    given: dict[str, object] = {"metric": METRIC, "sites": "resid_pre", "positions": "last"} | arguments
     with pytest.raises(al.errors.AffectLensError, match=said):
-        patch(model, [UNEQUAL], "resid_pre", **given)  # type: ignore[arg-type]
+        patch(model, [UNEQUAL], **given)  # type: ignore[arg-type]
 
 
 def test_pairs_that_are_none_are_refused() -> None:
