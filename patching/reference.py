@@ -46,9 +46,10 @@ class Reference:
 
     @torch.no_grad()
     def run(
-        self, _base: Recorded, prompt: Prompt, cells: Sequence[Cell], needs: Needs
+        self, base: Recorded, prompt: Prompt, cells: Sequence[Cell], needs: Needs
     ) -> Iterator[tuple[list[int], Out]]:
-        """Run each cell; yields its number and what was read."""
+        """Run each cell; yields its number and what was read. Nothing is taken from ``base``."""
+        del base
         for row, cell in enumerate(cells):
             with edit(self.model, self._edits(cell), idle="ignore"):
                 yield [row], self._read(prompt, needs)

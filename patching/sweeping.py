@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -142,8 +142,7 @@ def prepared(
     if ready and len(ready) < len(given):
         raise PatchError("Prepared pairs and texts are mixed: give one or the other.")
     if not ready:
-        texts = [pair for pair in given if not isinstance(pair, PatchPair)]
-        return prepare(model, texts, labels=words, cue=_fitting(said, asked), chat=chat)
+        return prepare(model, cast(Given, given), labels=words, cue=_fitting(said, asked), chat=chat)
     key = vocabulary(model)
     for pair in ready:
         if not set(words) <= set(pair.words):

@@ -35,6 +35,7 @@ def tabled(pairs: Given) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _row(given: Any, name: str, items: dict[str, dict[str, Any]]) -> str:
     """Put a text or a stimulus among the items; its id."""
+    row: dict[str, Any]
     if isinstance(given, str):
         row = {"id": name, "text": given, "ending": ending_start(given)}
     elif isinstance(given, Item):
