@@ -48,8 +48,18 @@ class Flip:
         return pd.concat(rows, ignore_index=True)
 
     def summary(self) -> list[str]:
-        """What each split says, d first."""
-        return [f"**{split}**: {line}" for split, sweep in self.sweeps.items() for line in sweep.summary()]
+        """What each split says, d first: twice the mean gap of a quadruple's two pairs."""
+        out = []
+        for split, sweep in self.sweeps.items():
+            for row in sweep.baselines.to_dict("records"):
+                d, low, high = (2 * row[name] for name in ("gap", "gap_low", "gap_high"))
+                said = "" if row["tells"] else ": no d is shown, so none can be turned"
+                out.append(
+                    f"**{split}**: d of {row['metric']} is {d:+.3g} [{low:+.3g}, {high:+.3g}] "
+                    f"{sweep.unit(row['metric'])} over {row['n']} quadruples{said}."
+                )
+            out += [f"**{split}**: {line}" for line in sweep.summary()]
+        return out
 
     def plot(self, *, segment: str = "changed", metric: str | None = None) -> go.Figure:
         """The share of d that is turned at each layer, both splits in one figure; pointwise 95% intervals.

@@ -625,6 +625,7 @@ def test_flip_turns_a_d_that_is_planted(tmp_path: Path) -> None:
                              folder=tmp_path / "kept")  # fmt: skip
     row = found.sweeps["crossed"].effects(source="matched").iloc[0]
     assert row["value"] == pytest.approx(1.0)
+    assert "d of bound is +4 " in found.summary()[0]
     halves = al.Battery("halves", tuple(item for item in core if item.cell in ("ax", "bx")))
     with pytest.raises(PatchError, match="all four cells"):
         al.patching.flip(model, halves, "L0.resid_post", "last", metric=metric)
