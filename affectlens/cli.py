@@ -13,6 +13,7 @@ from affectlens import __version__
 from affectlens.cache_cli import app as cache
 from affectlens.errors import AffectLensError
 from affectlens.models_cli import app as models
+from affectlens.patching.cli import ablate, patch
 from affectlens.probing.cli import probe
 from affectlens.probing.compare_cli import compare
 from affectlens.probing.geometry.cli import geometry
@@ -31,6 +32,8 @@ app.command()(probe)
 app.command()(score)
 app.command()(compare)
 app.command()(geometry)
+app.command()(patch)
+app.command()(ablate)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
@@ -80,6 +83,15 @@ def report(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the report's path alone.")] = False,
 ) -> None:
     """Write the report of a run folder anew, from its tables."""
+    from affectlens.run import Run
+
+    if Run.open(run).info["command"] in ("patch", "ablate"):
+        from affectlens.patching import launching, study
+
+        found = study.reload(run)
+        study.redraw(found)
+        launching.tell(found, quiet=quiet)
+        return
     from affectlens.console import say
     from affectlens.probing.names import plain
     from affectlens.probing.sections import render

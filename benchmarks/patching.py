@@ -2,10 +2,10 @@
 
 ``resid``: every layer and every token from the first differing one on, ``resid_pre``, as transformer-lens's
 ``get_act_patch_resid_pre`` patches them. ``heads``: every head's z at all positions, as its
-``get_act_patch_attn_head_out_all_pos`` does. The peer runs a ``TransformerBridge`` forward a cell with a hook of its own;
-its cells are sampled, since each takes as long as any other, and its results are compared with ours on them. Ours does
-the whole sweep, the two unpatched runs included. Both start from tokens. Rounds alternate, and the median and quartiles
-of the rounds' ratios are printed: only ratios within one run mean anything.
+``get_act_patch_attn_head_out_all_pos`` does. The peer runs a ``TransformerBridge`` forward a cell with a hook of its
+own; its cells are sampled, since each takes as long as any other, and its results are compared with ours on them. Ours
+does the whole sweep, the two unpatched runs included. Both start from tokens. Rounds alternate, and the median and
+quartiles of the rounds' ratios are printed: only ratios within one run mean anything.
 
 Memory is the peak resident size of a fresh process during a sweep, over what it holds with the model loaded.
 """

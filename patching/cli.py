@@ -75,7 +75,8 @@ def ablate(
     battery: given.BatteryName = "starter",
     contrast: given.Contrast = None,
     site: Annotated[
-        list[str] | None, typer.Option(help="attn_out, mlp_out, L12.z, neurons; repeat. Default: attn_out, mlp_out.")
+        list[str] | None,
+        typer.Option(help="attn_out, mlp_out, L12.z, L3.N17; repeat. Default: both at 16 layers."),
     ] = None,
     kind: Annotated[str, typer.Option(help="mean (of other texts), zero, or resample (another text's).")] = "mean",
     position: Annotated[
@@ -115,11 +116,10 @@ def ablate(
 
     Example: affectlens ablate smollm2-135m --site attn_out --kind mean
     """
-    from affectlens.patching.settings import ABLATED, METRICS, AblatePlan, Settings
+    from affectlens.patching.settings import METRICS, AblatePlan, Settings
 
     edges, named = _named(knockout), _named(site)
-    singly = ("heads",) if heads and not edges else ()
-    sites = (*named, *singly) or (() if edges else ABLATED)
+    sites = (*named, *(["heads"] if heads and not edges else []))
     settings = Settings(
         model or "", battery, contrast, _named(metric) or METRICS, pairs, cue, chat, layer, quick, seed, device, dtype,
         revision, memory,

@@ -54,9 +54,10 @@ def loads(model: LensModel, part: Part, settings: Settings, plan: PatchPlan | Ab
             if cells:
                 yield Load(side.prompt, cells, times * len(Tokens.of(side.prompt)))
         return
-    sites = expand_sites(model, sites_of(model, settings, plan.sites))
+    sites = expand_sites(model, sites_of(model, settings, plan))
     where, controls = expand_positions(positions_of(settings, plan)), controls_of(settings, plan)
-    turned = [pair.swapped() if part.name.endswith("noise") else pair for pair in part.pairs]
+    back = part.name.rpartition("/")[2] == "noise"
+    turned = [pair.swapped() if back else pair for pair in part.pairs]
     for pair in (one for one in turned if can_match(one, sites)):
         chosen = [one for one in units(pair, where) if isinstance(one, Unit)]
         froms = list(sources(pair, chosen, turned, controls, settings.seed))
@@ -121,7 +122,7 @@ def _same(value: Tensor) -> Tensor:
 
 def _ablated(model: LensModel, pair: PatchPair, side: Side, settings: Settings, plan: AblatePlan) -> Iterator[Cell]:
     """Sites replaced over each span, one after another or one more each time; and again for the random change."""
-    sites = expand_sites(model, sites_of(model, settings, plan.sites))
+    sites = expand_sites(model, sites_of(model, settings, plan))
     for span, n in product(plan.positions, range(len(sites))):
         at = tuple(tokens(pair, side, span))
         cell = tuple(Change(site, at, _same) for site in sites[0 if plan.cumulative else n : n + 1])

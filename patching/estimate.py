@@ -8,15 +8,17 @@ from affectlens.needs import GIB, LIBRARIES, TOKENIZER, needs
 from affectlens.patching.applying import READ_OUTS
 from affectlens.patching.choosing import runner_for
 from affectlens.patching.counting import Load, loads, needs_of, size
-from affectlens.patching.engine import CPU_TOKENS, Engine
+from affectlens.patching.engine import CPU_TOKENS, HEAD_ROWS, Engine
 from affectlens.patching.parts import parts_of, question, remarks
 from affectlens.patching.reading import Needs, Runner
+from affectlens.patching.recorded import Tokens
 from affectlens.patching.settings import AblatePlan, PatchPlan, Settings
 from affectlens.stimuli import load_battery
 from affectlens.types import Json
 
 TIMED = 4  # batches that are timed
-REPORT = 10.0  # seconds for statistics and figures, of a common run
+REPORT = 7.0  # seconds for statistics and figures, of a common run
+STATISTICS = int(0.15 * GIB)  # draws of bootstraps and flips, with which figures are made
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def measure(model: LensModel, runner: Runner, amount: Amount) -> float:
 
 
 def memory(model: LensModel, amounts: list[Amount], settings: Settings) -> int:
-    """The peak in bytes: the model, two texts' recorded runs, and a batch.
+    """The peak in bytes on a processor: the model, two texts' recorded runs, a batch, its logits, and statistics.
 
     Args:
         model: the model.
@@ -116,8 +118,11 @@ def memory(model: LensModel, amounts: list[Amount], settings: Settings) -> int:
     wide = next(model.hf.parameters()).element_size()
     parameters = sum(one.numel() for one in model.hf.parameters())
     longest = max(len(one.load.prompt) for one in amounts)
-    token = wide * (16 * model.d_model + 16 * model.d_model + 3 * model.n_heads * longest)
+    token = wide * (32 * model.d_model + 3 * model.n_heads * longest)
     batch = min(settings.memory * 1e9, CPU_TOKENS * token)
     recorded = 4 * longest * model.n_layers * model.d_model * wide
     vocabulary = int(model.hf.get_output_embeddings().weight.shape[0])
-    return int(LIBRARIES + TOKENIZER * vocabulary + parameters * wide + batch + recorded)
+    tails = max(len(Tokens.of(one.load.prompt)) - len(one.load.prompt.ids) for one in amounts)
+    logits = 2 * min(settings.memory * 1e9 / 8, 4 * HEAD_ROWS * (1 + tails) * vocabulary)
+    mine = parameters * wide + batch + recorded + logits
+    return int(LIBRARIES + STATISTICS + TOKENIZER * vocabulary + mine)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from affectlens.patching.ablation import AblationSweep
+from affectlens.patching.named import CUE
 from affectlens.patching.settings import Settings, from_config
 from affectlens.patching.words import CONTROLS
 from affectlens.sites import Site
@@ -27,6 +28,10 @@ _MEANING = {
 }
 _ABLATED = {"mean": "the mean over other groups' texts at the same span", "zero": "zeros",
             "resample": "the values of a text of another group, as far from the end"}  # fmt: skip
+_CHOSEN = (
+    " The cue and the words were chosen on the battery core, of which starter is a part: on these, whether the answers "
+    "differ is not independent of that choice; where the difference is carried is."
+)
 _SPECIFIC = {
     "patch": "A cell is called specific if its effect and its difference from every null control (for denoising a "
     "random text, a neutral text and another position; for noising a text of the same emotion and another position), "
@@ -78,11 +83,12 @@ def methods(done: "Finished") -> str:
     chat = ", as the user's message of a conversation" if first["chat"] else ""
     sets = "; ".join(f"{name}: {one.sweep.meta['n_pairs']} pairs in {one.sweep.pairs['group'].nunique()} groups"
                      for name, one in done.said.items())  # fmt: skip
+    spoken = _CHOSEN if any(name.startswith("said_") for name in metrics) and first["cue"] == CUE else ""
     return (
         f"{_did(done)} Model: {first['model']} ({first['source'] or 'weights as loaded'}; fingerprint "
         f"{first['fingerprint'][:12]}), {first['n_layers']} layers, {done.run.info['config']['dtype']}. Texts: matched "
         f"pairs of the battery {first['battery']} (SHA-256 {first['battery_sha256'][:12]}){cue}{chat} ({sets}). "
-        f"Metrics, of one and the same run: {read}. {_exact(done)} {_statistics(done)} Seed {first['seed']}."
+        f"Metrics, of one and the same run: {read}.{spoken} {_exact(done)} {_statistics(done)} Seed {first['seed']}."
     )
 
 

@@ -109,7 +109,7 @@ def remarks(parts: Sequence[Part], asked: Question) -> tuple[list[str], dict[str
 
 def _patches(model: LensModel, settings: Settings, plan: PatchPlan) -> Iterator[tuple[str, Callable[..., Swept]]]:
     given: Json = {
-        "sites": sites_of(model, settings, plan.sites), "positions": positions_of(settings, plan),
+        "sites": sites_of(model, settings, plan), "positions": positions_of(settings, plan),
         "controls": controls_of(settings, plan), "chat": settings.chat, "seed": settings.seed,
         "memory": settings.memory,
     }  # fmt: skip
@@ -119,8 +119,8 @@ def _patches(model: LensModel, settings: Settings, plan: PatchPlan) -> Iterator[
 
 def _ablations(model: LensModel, settings: Settings, plan: AblatePlan) -> Iterator[tuple[str, Callable[..., Swept]]]:
     given: Json = {"chat": settings.chat, "seed": settings.seed, "memory": settings.memory}
-    if plan.sites:
-        sites = sites_of(model, settings, plan.sites)
+    if plan.sites or not plan.edges:
+        sites = sites_of(model, settings, plan)
         yield "ablation", partial(ablate, model, sites=sites, positions=plan.positions, kind=plan.kind,
                                   cumulative=plan.cumulative, control=plan.control, **given)  # fmt: skip
     if plan.edges:

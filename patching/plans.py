@@ -2,13 +2,12 @@
 
 import math
 import re
-from collections.abc import Sequence
 
 from affectlens.errors import PatchError
 from affectlens.model import LensModel
 from affectlens.patching.named import CUE
 from affectlens.patching.replacing import KINDS
-from affectlens.patching.settings import EVERY, LAYERS, SITE, AblatePlan, PatchPlan, Settings
+from affectlens.patching.settings import ABLATED, EVERY, LAYERS, PATCHED, AblatePlan, PatchPlan, Settings
 from affectlens.patching.sources import CONTROLS
 from affectlens.patching.spans import spans
 from affectlens.patching.units import EACH, expand_positions, expand_sites
@@ -55,17 +54,18 @@ def directions_of(plan: PatchPlan) -> tuple[str, ...]:
     return ("denoise", "noise") if plan.crossed else plan.directions
 
 
-def sites_of(model: LensModel, settings: Settings, names: Sequence[str]) -> list[str]:
-    """Sites by name; of a quick run those that name no layer at every third one, and without names the residual stream.
+def sites_of(model: LensModel, settings: Settings, plan: PatchPlan | AblatePlan) -> list[str]:
+    """Sites by name, or what is taken where none is named; of a quick run, each third layer of those that name none.
 
     Raises:
         SiteError: a site that the model lacks.
         PatchError: one that can't be patched.
     """
-    expand_sites(model, names or SITE)
-    if names and not settings.quick:
+    names = plan.sites or (PATCHED if isinstance(plan, PatchPlan) else ABLATED)
+    expand_sites(model, names)
+    if plan.sites and not settings.quick:
         return list(names)
-    plain = ["z.each" if name == "heads" else name for name in names or [SITE]]
+    plain = ["z.each" if name == "heads" else name for name in names]
     layers = range(0, model.n_layers, EVERY if settings.quick else math.ceil(model.n_layers / LAYERS))
     at_each = ([name] if re.match(r"L\d+\.", name) else [f"L{at}.{name}" for at in layers] for name in plain)
     return [site for some in at_each for site in some]
@@ -105,5 +105,5 @@ def _check_ablate(plan: AblatePlan) -> None:
     spans(plan.positions)
     if not edges_of(plan) and plan.window != 1:
         raise PatchError("--window is how many layers a knockout cuts together: name one, --knockout changed:last.")
-    if plan.cumulative and not plan.sites:
+    if plan.cumulative and plan.edges and not plan.sites:
         raise PatchError("--cumulative adds site to site: name some, --site attn_out.")

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 from affectlens.types import Json
 
 METRICS = ("affect", "valence", "said_category")
-ABLATED = ("attn_out", "mlp_out")
+PATCHED, ABLATED = ("resid_post",), ("attn_out", "mlp_out")  # if no site is named
+LAYERS = 16  # at most so many of these sites' layers are taken, evenly spread
 GROUPS, FEW = 32, 12  # groups of pairs that are taken at most; and of a quick run
 EVERY = 3  # of a quick run's layers, each third
-SITE, LAYERS = "resid_post", 16  # what is patched if no site is named, at so many layers at most, evenly spread
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class PatchPlan:
 class AblatePlan:
     """What is ablated, and between which spans attention is cut."""
 
-    sites: tuple[str, ...] = ABLATED
+    sites: tuple[str, ...] = ()  # none, and no edges: attention's and the MLPs' output, at a choice of layers
     kind: str = "mean"
     positions: tuple[str, ...] = ("text",)
     edges: tuple[str, ...] = ()  # from:to

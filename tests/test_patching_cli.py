@@ -1,6 +1,8 @@
 """``affectlens patch`` and ``affectlens ablate`` as a user types them, on a tiny model in a folder."""
 
+import html
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,15 +13,15 @@ import pytest
 import torch
 
 from affectlens.cli import main
-from affectlens.model import LensModel
-from affectlens.patching import counting, parts, study
+from affectlens.model import LensModel, load_model
+from affectlens.patching import counting, parts, plans, study
 from affectlens.patching.ablation import AblationSweep
 from affectlens.patching.choosing import runner_for
 from affectlens.patching.engine import Engine
 from affectlens.patching.job import Job
-from affectlens.patching.named import CUE
+from affectlens.patching.named import CUE, named_metrics
 from affectlens.patching.results import PatchSweep
-from affectlens.patching.settings import AblatePlan, PatchPlan, Settings
+from affectlens.patching.settings import AblatePlan, PatchPlan, Settings, to_config
 from affectlens.patching.walking import Blocks
 from affectlens.run import Run
 from affectlens.stimuli import load_battery
@@ -121,9 +123,10 @@ def spied(monkeypatch: pytest.MonkeyPatch, name: str) -> list[dict[str, Any]]:
 def test_a_patch_run_both_ways(typed: Typed, tiny: Path, battery: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     code, said, err = typed(
-        "patch", tiny, "--battery", battery, "--direction", "both", "--site", "resid_post", "--site", "heads",
-        "--metric", "affect", "--metric", "said_category", "--position", "changed", "--position", "-1", "--position",
-        "each", "--control", "random", "--pairs", "4", "--out", out, "-q",
+        "patch", tiny, "--battery", battery, "--direction", "both", "--site", "L0.resid_post", "--site",
+        "L1.resid_post", "--site", "L1.z.each", "--metric", "affect", "--metric", "said_category",
+        "--position", "changed", "--position", "-1", "--position",
+        "each", "--control", "random", "--pairs", "2", "--out", out, "-q",
     )  # fmt: skip
     assert (code, said.strip(), err) == (0, str(out / "report.html"), "")
     info = json.loads((out / "run.json").read_text())
@@ -146,9 +149,15 @@ def test_a_patch_run_both_ways(typed: Typed, tiny: Path, battery: Path, tmp_path
 def test_what_is_typed_reaches_the_sweep(
     typed: Typed, tiny: Path, battery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, named = spied(monkeypatch, "patch"), []
-    real = study.named_metrics
-    monkeypatch.setattr(study, "named_metrics", lambda *a, **k: named.append(k) or real(*a, **k))
+    calls = spied(monkeypatch, "patch")
+    named: list[dict[str, Any]] = []
+    real = named_metrics
+
+    def naming(*args: Any, **given: Any) -> Any:
+        named.append(given)
+        return real(*args, **given)
+
+    monkeypatch.setattr(study, "named_metrics", naming)
     out = tmp_path / "run"
     typed(
         "patch", tiny, "--battery", battery, "--contrast", "emotional/neutral", "--site", "L1.mlp_out", "--position",
@@ -186,13 +195,31 @@ def test_defaults_and_quick_and_no_controls(
     assert Settings("m", quick=True).groups == 12
 
 
-def test_many_layers_are_thinned(llama: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    from affectlens.patching import plans
+def test_conversations(
+    typed: Typed, tiny: Path, battery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = spied(monkeypatch, "patch")
+    home = tmp_path / "talking"
+    shutil.copytree(tiny, home)
+    (home / "chat_template.jinja").write_text("{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<a>")
+    rest = ("--battery", battery, "--chat", "--metric", "affect", "--metric", "said_category", "--pairs", "2", "-q")
+    assert typed("patch", home, "--cue", "", *rest, "--out", tmp_path / "run")[0] == 0
+    assert all(metric.chat for metric in calls[0]["metric"] if metric.cue is not None)
+    assert all(pair.chat for pair in calls[0]["pairs"])
+    assert "as the user's message" in page_of(tmp_path / "run")
+    refused(typed("patch", tiny, *rest, "--out", tmp_path / "other"), "chat template")
 
+
+def page_of(out: Path) -> str:
+    return html.unescape((out / "report.html").read_text())
+
+
+def test_many_layers_are_thinned(llama: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "LAYERS", 1)
-    assert plans.sites_of(llama, Settings("m"), ()) == ["L0.resid_post"]
-    assert plans.sites_of(llama, Settings("m"), ("resid_post",)) == ["resid_post"]
-    assert plans.sites_of(llama, Settings("m", quick=True), ("heads", "L1.z")) == ["L0.z.each", "L1.z"]
+    assert plans.sites_of(llama, Settings("m"), PatchPlan()) == ["L0.resid_post"]
+    assert plans.sites_of(llama, Settings("m"), AblatePlan()) == ["L0.attn_out", "L0.mlp_out"]
+    assert plans.sites_of(llama, Settings("m"), PatchPlan(("resid_post",))) == ["resid_post"]
+    assert plans.sites_of(llama, Settings("m", quick=True), PatchPlan(("heads", "L1.z"))) == ["L0.z.each", "L1.z"]
 
 
 def test_a_killed_run_goes_on_pair_by_pair(
@@ -200,8 +227,8 @@ def test_a_killed_run_goes_on_pair_by_pair(
 ) -> None:
     rest = ("patch", tiny, "--battery", battery, "--metric", "affect", "--metric", "valence", "--pairs", "4")
     typed(*rest, "--out", tmp_path / "plain", "-q")
-    out, done = tmp_path / "run", []
-    real = Job.rows
+    out, real = tmp_path / "run", Job.rows
+    done: list[str] = []
 
     def stopping(self: Job, pair: Any, *more: Any) -> pd.DataFrame:
         if len(done) == 2:
@@ -215,7 +242,12 @@ def test_a_killed_run_goes_on_pair_by_pair(
     assert json.loads((out / "run.json").read_text())["status"] == "stopped"
     refused(typed("report", out), "holds nothing finished yet: continue it with affectlens patch --resume")
     first = list(done)
-    monkeypatch.setattr(Job, "rows", lambda self, pair, *more: done.append(pair.name) or real(self, pair, *more))
+
+    def noting(self: Job, pair: Any, *more: Any) -> pd.DataFrame:
+        done.append(pair.name)
+        return real(self, pair, *more)
+
+    monkeypatch.setattr(Job, "rows", noting)
     code, said, err = typed("patch", "--resume", out, "-q")
     assert (code, said.strip(), err) == (0, str(out / "report.html"), "")
     assert len(done) == len(set(done)) == 4
@@ -395,7 +427,8 @@ def test_what_is_ablated_if_little_is_typed(
     typed("ablate", tiny, *rest, tmp_path / "a")
     typed("ablate", tiny, "--heads", "--no-controls", *rest, tmp_path / "b")
     typed("ablate", tiny, "--knockout", "changed:last", *rest, tmp_path / "c")
-    assert [call["sites"] for call in swaps] == [["attn_out", "mlp_out"], ["heads"]]
+    assert [call["sites"] for call in swaps] == [
+        ["L0.attn_out", "L1.attn_out", "L0.mlp_out", "L1.mlp_out"], ["heads"]]  # fmt: skip
     assert [call["control"] for call in swaps] == [True, False]
     assert [call["heads"] for call in cuts] == [False]
     assert not (tmp_path / "c" / "ablation").exists()
@@ -419,8 +452,9 @@ def test_a_dry_run_writes_nothing(
 
 @pytest.mark.parametrize(
     "plan",
-    [PatchPlan(("resid_post", "heads"), ("changed", "last", "each"), ("denoise", "noise")), PatchPlan(crossed=True),
-     AblatePlan(positions=("text", "ending")), AblatePlan(kind="zero", cumulative=True, control=False),
+    [PatchPlan(("resid_post", "L1.z.each", "pattern"), ("changed", "last"), ("denoise", "noise")),
+     PatchPlan(crossed=True), AblatePlan(positions=("text", "ending")),
+     AblatePlan(kind="zero", cumulative=True, control=False),
      AblatePlan((), edges=("changed:last",), heads=True)],
 )  # fmt: skip
 def test_the_forecast_counts_what_is_computed(
@@ -428,11 +462,11 @@ def test_the_forecast_counts_what_is_computed(
 ) -> None:
     settings = Settings(str(tiny), str(whole), "emotional/neutral", ("affect", "said_category"), pairs=3)
     table = load_battery(whole)
-    model = study.load_model(str(tiny), progress=False)
+    model = load_model(str(tiny), progress=False)
     runner = runner_for(model)
     asked = parts.question(table, settings, plan)
     made = parts.parts_of(model, asked, settings, plan)
-    metrics = study.named_metrics(model, table, ["affect", "said_category"], progress=False)
+    metrics = named_metrics(model, table, ["affect", "said_category"], progress=False)
     done = 0
     real = Blocks.step
 
@@ -458,7 +492,7 @@ def test_settings_survive_run_json(tmp_path: Path) -> None:
         AblatePlan(("z",), edges=("a:b",), window=2),
     ):
         command = "patch" if isinstance(plan, PatchPlan) else "ablate"
-        run = Run.create(tmp_path / command, command=command, config=study.to_config(settings, plan))
+        run = Run.create(tmp_path / command, command=command, config=to_config(settings, plan))
         assert study.asked_of(run.folder, command) == (settings, plan)
 
 
