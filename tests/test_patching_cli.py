@@ -497,10 +497,11 @@ def test_settings_survive_run_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_the_real_model(typed: Typed, tmp_path: Path) -> None:
+def test_the_real_model(typed: Typed, smol: LensModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "load_model", lambda *_, **__: smol)
     out = tmp_path / "run"
     code, said, err = typed("patch", "smollm2-135m", "--quick", "--pairs", "2", "--metric", "said_category",
-                            "--position", "changed", "--control", "random", "--out", out, "--json")  # fmt: skip
+                            "--position", "last", "--control", "random", "--out", out, "--json")  # fmt: skip
     assert code == 0, err
     (row,) = strict(said)["results"]["denoise"]["baselines"]
     assert row["pairs"] == 2
