@@ -52,7 +52,7 @@ class Engine:
     ) -> Iterator[tuple[list[int], Out]]:
         """Run all cells; yields the numbers of some of them and what was read of them, until all are done."""
         last = needs.last(self.model.n_layers)
-        _check(cells, base.tokens.n_prompt, self.model.n_layers)
+        _check(cells, len(base.tokens), self.model.n_layers)
         for rows in self.batches(cells, len(base.tokens), needs):
             yield rows, self._batch(base, prompt, [cells[row] for row in rows], needs, last)
 

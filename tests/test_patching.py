@@ -588,7 +588,7 @@ def test_a_token_that_could_attend_to_nothing_is_refused(runner: Any) -> None:
     pair, n = pair_of(model), len(pair_of(model).corrupt)
     with pytest.raises(PatchError, match="nothing to attend to"):
         ran(runner(model), pair, [(Cut(0, (n - 1,), tuple(range(n))),)])
-    for cell in ((), (Change(Site("mlp_out", 0), (n,), torch.zeros(1, 32)),)):
+    for cell in ((), (Change(Site("mlp_out", 0), (n + 99,), torch.zeros(1, 32)),)):
         with pytest.raises(PatchError, match="changes nothing|outside of"):
             ran(Engine(model), pair, [cell])
 
