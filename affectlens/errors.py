@@ -34,3 +34,7 @@ class SiteError(AffectLensError):
 
 class PatchError(AffectLensError):
     """A patch or an ablation that can't be done as asked: tokens without a match, a site that can't be changed."""
+
+
+class SteerError(AffectLensError):
+    """Directions or a steering plan that can't do what was asked: another model's, an unknown emotion, no effect."""

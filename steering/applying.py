@@ -1,0 +1,135 @@
+"""``with steer(model, {"joy": 0.6}):`` and every pass of the model inside is steered, in its own ``generate`` too.
+
+Hugging Face's generation runs as it is: cached or not, batched, padded on either side, sampled, by beams, streamed. A
+plan that only adds at every token costs one addition a site and step. Of anything else it must be known where each
+token stands, so the model's passes are followed, and ``generate`` tells where the reply begins.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from affectlens.cursors import following
+from affectlens.errors import SteerError
+from affectlens.hooks import attach
+from affectlens.model import LensModel
+from affectlens.steering.acting import Acting, constant
+from affectlens.steering.plan import SteeringPlan, plan_for
+
+_PROVED: set[tuple[object, ...]] = set()
+_PROOF = 4  # tokens of the pass that proves an effect
+
+
+@dataclass
+class Steering:
+    """Steering that is on."""
+
+    plan: SteeringPlan
+    opened: int = 0  # tokens at which a gate was open
+    seen: int = 0  # tokens that a gate looked at
+
+
+@contextmanager
+def steer(
+    model: LensModel, doses: Mapping[str, float] | SteeringPlan, *, prompt_tokens: int | None = None, **how: Any
+) -> Iterator[Steering]:
+    """Steer every pass of ``model`` inside the ``with``.
+
+    Dose 0 installs nothing. A plan that changes no logit is an error. Two may be nested: their doses add.
+
+    Args:
+        model: from :func:`affectlens.load_model`; call ``model.hf.generate`` or ``model.hf`` as ever.
+        doses: ``{"joy": 0.6, "fear": -0.3}``, or a plan from :func:`affectlens.steering.plan_for`.
+        prompt_tokens: how many columns of the batch are the prompt, padding included, if you call the model itself;
+            ``generate`` says it by itself.
+        how: what :func:`affectlens.steering.plan_for` takes: ``directions``, ``raw``, ``operator``, ``layers``,
+            ``positions``, ``schedule``, ``gate``, ``conflict``.
+
+    Yields:
+        :class:`Steering`, with the plan.
+
+    Raises:
+        SteerError: as for :func:`affectlens.steering.plan_for`; a plan that changes no logit; positions that need to
+            know where the reply begins, where nothing says it.
+    """
+    if isinstance(doses, SteeringPlan) and how:
+        raise SteerError(f"A plan says it all: leave out {', '.join(how)}, or give doses instead.")
+    plan = doses if isinstance(doses, SteeringPlan) else plan_for(model, doses, **how)
+    steering = Steering(plan)
+    if plan.is_nothing:
+        yield steering
+        return
+    for term in plan.terms:
+        if term.direction.fingerprint != model.fingerprint:
+            raise SteerError(f"This plan is for {term.direction.model}, not for {model.name}.")
+    _prove(model, plan)
+    with _installed(model, steering, prompt_tokens):
+        yield steering
+
+
+@contextmanager
+def _installed(
+    model: LensModel, steering: Steering, prompt_tokens: int | None, *, forced: bool = False
+) -> Iterator[None]:
+    """The hooks in place; ``forced``: at every token, at full strength, every gate open."""
+    plan = steering.plan
+    simple = {site: all(t.adds_always or (forced and t.operator.kind == "add") for t in terms)
+              for site, terms in plan.acting.items()}  # fmt: skip
+    with ExitStack() as handles:
+        cursor = handles.enter_context(nullcontext() if all(simple.values()) else following(model))
+        acting = Acting(model, steering, cursor, prompt_tokens, forced)
+        if cursor is not None and not forced:
+            _listen(handles, model, acting)
+            acting.watch_gates(handles)
+        for site, terms in plan.acting.items():
+            act = constant(model, site, terms) if simple[site] else partial(acting.act, site, terms)
+            attach(handles, model.sites.find(site), act, writing=True)
+        model.editing += 1
+        handles.callback(lambda: setattr(model, "editing", model.editing - 1))
+        yield
+
+
+def _listen(handles: ExitStack, model: LensModel, acting: Acting) -> None:
+    """Let ``generate`` say how wide its prompt is; what it is called with is passed on untouched."""
+    inner = model.hf.generate
+    before = model.hf.__dict__.get("generate")
+
+    def generate(*args: Any, **kwargs: Any) -> Any:
+        given = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs", kwargs.get("inputs_embeds")))
+        kept, acting.width = acting.width, int(given.shape[1]) if given is not None else acting.width
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            acting.width = kept
+
+    def restore() -> None:
+        if before is None:
+            model.hf.__dict__.pop("generate", None)
+        else:
+            model.hf.__dict__["generate"] = before
+
+    object.__setattr__(model.hf, "generate", generate)
+    handles.callback(restore)
+
+
+def _prove(model: LensModel, plan: SteeringPlan) -> None:
+    """Raise a :class:`SteerError` if the plan at full strength changes no logit; a plan is tried once."""
+    key = (model.fingerprint, *((t.direction.site, str(t.operator), t.vector.tobytes()) for t in plan.terms))
+    if key in _PROVED:
+        return
+    size = model.hf.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(_PROOF, device=model.device)[None] * 7 % size
+    with torch.inference_mode():
+        plain = model.hf(ids, use_cache=False).logits
+        with _installed(model, Steering(plan), None, forced=True):
+            steered = model.hf(ids, use_cache=False).logits
+    if torch.equal(plain, steered):
+        raise SteerError(
+            "This plan changes no logit, though a dose is not 0: it is too small for the model's dtype, or its "
+            "directions have no part in what the model computes. Raise the dose, or choose another site."
+        )
+    _PROVED.add(key)

@@ -1,0 +1,81 @@
+"""What steering does to a value: add, project out, clamp, rotate.
+
+``h`` is ``[batch, pos, d]``, ``u`` the unit vector, ``n`` the site's median norm and ``s`` the strength, a number or
+``[batch, pos, 1]``, which is 0 where nothing is to happen. At ``s = 0`` each is the identity.
+
+=============== =============================== ==================================================================
+``add``         h + s n u                       the dose is ``s``: a share of the norm, below zero the other way
+``project_out`` h - s (h.u) u                   at 1 nothing of the direction is left
+``clamp(90)``   h + s (c - h.u) u               at 1 the projection is ``c``, that percentile of neutral tokens' own
+``rotate(30)``  h turned towards u by s 30 deg  in the plane of h and u: the length stays
+=============== =============================== ==================================================================
+"""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from affectlens.errors import SteerError
+
+KINDS = ("add", "project_out", "clamp", "rotate")
+FORMS = "add, project_out, clamp(90), rotate(30)"
+Strength = Float[Tensor, "#batch #pos 1"] | float
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One of the four; ``argument`` is a percentile of ``clamp`` and an angle in degrees of ``rotate``.
+
+    >>> str(Operator.parse("clamp(90)"))
+    'clamp(90)'
+    """
+
+    kind: str
+    argument: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Operator":
+        """The operator that ``text`` names.
+
+        Raises:
+            SteerError: another form, a percentile beyond 0 to 100, an angle beyond 0 to 180.
+        """
+        match = re.fullmatch(r"(\w+)(?:\((\d+(?:\.\d+)?)\))?", text.strip())
+        kind, number = (match[1], match[2]) if match else ("", None)
+        if kind not in KINDS or (kind in ("clamp", "rotate")) != (number is not None):
+            raise SteerError(f"There is no operator {text!r}; choose from {FORMS}.")
+        most = {"clamp": 100.0, "rotate": 180.0}.get(kind)
+        if number is not None and most is not None and not 0 <= float(number) <= most:
+            raise SteerError(f"{text}: the argument of {kind} goes from 0 to {most:.0f}.")
+        return cls(kind, None if number is None else float(number))
+
+    def __str__(self) -> str:
+        return self.kind if self.argument is None else f"{self.kind}({self.argument:g})"
+
+
+def add(h: Tensor, u: Float[Tensor, " d"], s: Strength, norm: float) -> Tensor:
+    """``h`` with ``s * norm`` of the direction more."""
+    return h + (s * norm * u).to(h.dtype)
+
+
+def move(h: Tensor, u: Float[Tensor, " d"], s: Strength, level: float) -> Tensor:
+    """``h`` with its projection moved a share ``s`` of the way to ``level``; ``project_out`` is the way to 0."""
+    wide = h.float()
+    return (wide + s * (level - wide @ u)[..., None] * u).to(h.dtype)
+
+
+def rotate(h: Tensor, u: Float[Tensor, " d"], s: Strength, degrees: float) -> Tensor:
+    """``h`` turned towards ``u`` by ``s * degrees``, or away from it where ``s`` is below zero; not past ``u``."""
+    wide = h.float()
+    length = wide.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    along = (wide @ u)[..., None]
+    across = wide - along * u
+    side = across.norm(dim=-1, keepdim=True)
+    now = torch.atan2(side, along)  # the angle between h and u
+    then = (now - s * torch.pi / 180 * degrees).clamp(0.0, torch.pi)
+    turned = length * (then.cos() * u + then.sin() * across / side.clamp(min=1e-12))
+    stays = (side <= 1e-6 * length) | (then == now)
+    return torch.where(stays, wide, turned).to(h.dtype)
