@@ -14,13 +14,13 @@ from torch import Tensor
 
 from affectlens.capturing import budget, flat, plan_batches
 from affectlens.errors import CaptureError
+from affectlens.generating import Decoding, check_fit, generate
 from affectlens.hooks import watch
 from affectlens.layouts import Layout, lay_out
 from affectlens.model import LensModel
 from affectlens.passes import out_of_memory, shapes
 from affectlens.positions import Position, parse_positions
 from affectlens.progress import tracked
-from affectlens.quiet import quiet_transformers
 from affectlens.sites import Site
 from affectlens.store import Activations
 from affectlens.texts import Texts, as_table
@@ -52,7 +52,7 @@ def capture_replies(
         positions: ``mean``, ``mean_from(k)`` and ``last`` of the reply's tokens, or ``all``. A reply shorter than ``k``
             has NaN there.
         chat: make each text the user's message, in the model's own template.
-        temperature: 0 takes the likeliest token; above, tokens are sampled.
+        temperature: 0 takes the likeliest token; above, tokens are sampled, whatever else is in the batch.
         seed: of the sampling.
         token_budget: padded tokens a batch, the reply's included; as for :func:`affectlens.capture`.
         progress: show a bar; by default where a person is looking.
@@ -67,8 +67,9 @@ def capture_replies(
     table = as_table(prompts)
     wanted, rules = model.sites.expand(sites), parse_positions(positions)
     frame = table.frame()
-    if frame.empty or max_new_tokens < 1 or temperature < 0:
-        raise CaptureError("capture_replies needs a prompt, max_new_tokens of 1 or more, and temperature of 0 or more.")
+    how = Decoding(max_new_tokens, temperature, seed=seed)
+    if frame.empty:
+        raise CaptureError("capture_replies needs a prompt.")
     if unfit := [str(rule) for rule in rules if rule.kind not in _POSITIONS]:
         raise CaptureError(f"Of a reply there are {', '.join(_POSITIONS)}, not {', '.join(unfit)}.")
     if late := [str(rule) for rule in rules if rule.kind == "mean_from" and int(rule.argument or 0) >= max_new_tokens]:
@@ -76,19 +77,13 @@ def capture_replies(
     if any(site.kind == "pattern" for site in wanted):
         raise CaptureError("A pattern grows with each step: capture the whole text afterwards instead.")
     layouts = lay_out(model, frame, chat=chat)
-    longest = max(layouts, key=len)
-    if len(longest) + max_new_tokens > model.n_ctx:
-        raise CaptureError(
-            f"Item {longest.name!r} has {len(longest)} tokens, and {max_new_tokens} more do not fit into the context "
-            f"of {model.name}, {model.n_ctx}: ask for fewer, or shorten it."
-        )
+    check_fit(model, layouts, max_new_tokens)
     replies: list[list[int]] = [[] for _ in layouts]
     states: list[dict[Site, np.ndarray]] = [{} for _ in layouts]
-    with torch.random.fork_rng(), torch.inference_mode():
-        torch.manual_seed(seed)
+    with torch.inference_mode():
         plan = plan_batches([len(x) + max_new_tokens for x in layouts], budget(model, token_budget))
         for rows in tracked(plan, "replies", show=progress):
-            written, seen = _shrinking(model, [layouts[row] for row in rows], wanted, max_new_tokens, temperature)
+            written, seen = _shrinking(model, [layouts[row] for row in rows], list(rows), wanted, how)
             for at, row in enumerate(rows):
                 replies[row] = written[at]
                 states[row] = {
@@ -100,17 +95,17 @@ def capture_replies(
 
 
 def _shrinking(
-    model: LensModel, batch: list[Layout], sites: tuple[Site, ...], most: int, temperature: float
+    model: LensModel, batch: list[Layout], keys: list[int], sites: tuple[Site, ...], how: Decoding
 ) -> tuple[list[list[int]], dict[Site, list[np.ndarray]]]:
     """:func:`_write`, in halves where memory runs out."""
     try:
-        return _write(model, batch, sites, most, temperature)
+        return _write(model, batch, keys, sites, how)
     except (RuntimeError, MemoryError) as error:
         if len(batch) == 1 or not out_of_memory(error):
             raise
     half = len(batch) // 2
     (first, a), (second, b) = (
-        _shrinking(model, part, sites, most, temperature) for part in (batch[:half], batch[half:])
+        _shrinking(model, batch[part], keys[part], sites, how) for part in (slice(half), slice(half, None))
     )
     steps = {site: max(len(a[site]), len(b[site])) for site in sites}
     blank = {site: np.zeros_like(a[site][0][:1]) for site in sites}
@@ -129,46 +124,16 @@ def _shrinking(
 
 
 def _write(
-    model: LensModel, batch: list[Layout], sites: tuple[Site, ...], most: int, temperature: float
+    model: LensModel, batch: list[Layout], keys: list[int], sites: tuple[Site, ...], how: Decoding
 ) -> tuple[list[list[int]], dict[Site, list[np.ndarray]]]:
     """The replies' ids, and of each site ``[step][item, ...]``."""
-    from transformers import GenerationConfig
-
-    width = max(len(item) for item in batch)
-    ends = _end_tokens(model)
-    pad = model.tokenizer.pad_token_id if model.tokenizer.pad_token_id is not None else (ends or [0])[0]
-    ids = torch.full((len(batch), width), int(pad))
-    mask = torch.zeros_like(ids)
-    for row, item in enumerate(batch):
-        ids[row, width - len(item) :] = torch.tensor(item.ids)
-        mask[row, width - len(item) :] = 1
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
-    config = GenerationConfig(max_new_tokens=most, eos_token_id=ends or None, pad_token_id=int(pad), **sampling)
     seen: dict[Site, list[np.ndarray]] = {site: [] for site in sites}
 
     def see(site: Site, value: Tensor) -> None:
         seen[site].append(value[:, -1].float().cpu().numpy())
 
-    own = model.hf.generation_config  # penalties, beams and the like; transformers would fill ours up from it
-    with quiet_transformers(), model.lock, watch(model, sites, see):
-        model.hf.generation_config = config
-        try:
-            out = model.hf.generate(ids.to(model.device), attention_mask=mask.to(model.device))
-        finally:
-            model.hf.generation_config = own
-    return [_until_end(row, ends) for row in out[:, width:].tolist()], seen
-
-
-def _end_tokens(model: LensModel) -> list[int]:
-    own = getattr(model.hf.generation_config, "eos_token_id", None)
-    listed = [] if own is None else own if isinstance(own, list) else [own]
-    also = model.tokenizer.eos_token_id
-    return list(dict.fromkeys([*listed, *([also] if also is not None else [])]))
-
-
-def _until_end(reply: list[int], ends: list[int]) -> list[int]:
-    at = next((i for i, token in enumerate(reply) if token in ends), len(reply) - 1)
-    return reply[: at + 1]
+    with model.lock, watch(model, sites, see):
+        return generate(model, batch, how, keys=keys), seen
 
 
 def _pooled(

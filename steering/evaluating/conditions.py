@@ -1,0 +1,166 @@
+"""What is written in an evaluation: one table of replies a condition, with what each reply was steered by."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from affectlens.generating import Decoding
+from affectlens.layouts import Layout
+from affectlens.model import LensModel
+from affectlens.sites import Site
+from affectlens.steering.directions import Directions
+from affectlens.steering.evaluating.rows import Addition, Row, reply_nll, text_nll, write_rows
+from affectlens.types import Json
+
+Prompt = tuple[str, str, str]  # id, half, text
+Asked = tuple[int, Addition, Json]  # the prompt's number, what is added, and the columns that say what it is
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Who writes, to what, and how."""
+
+    model: LensModel
+    prompts: tuple[Prompt, ...]
+    plain: tuple[Layout, ...]  # the prompts as they are
+    how: Decoding
+    progress: bool | None = None
+
+    def written(self, rows: Sequence[Asked], layouts: Sequence[Layout] | None = None) -> pd.DataFrame:
+        """The replies, with the perplexity that the plain model has of them after the prompt that it saw.
+
+        Args:
+            rows: what is written.
+            layouts: the prompts as they were asked, if otherwise than as they are.
+        """
+        asked = list(layouts or self.plain)
+        jobs = [Row(i, addition, self.how.seed) for i, addition, _ in rows]
+        ids = write_rows(self.model, asked, jobs, self.how, progress=self.progress)
+        nll = reply_nll(self.model, self.plain, [i for i, _, _ in rows], ids, progress=self.progress)
+        frame = pd.DataFrame([facts for _, _, facts in rows])
+        said = [self.model.tokenizer.decode(one, skip_special_tokens=True) for one in ids]
+        return frame.assign(
+            prompt=[self.prompts[i][0] for i, _, _ in rows], half=[self.prompts[i][1] for i, _, _ in rows],
+            seed=self.how.seed, reply=said, n_new=[len(one) for one in ids], ppl=np.exp(nll),
+        )  # fmt: skip
+
+    def numbers(self, half: str | None = None, most: int | None = None) -> list[int]:
+        """The prompts of a half, or of both, the first ``most`` of them."""
+        return [i for i, (_, mine, _) in enumerate(self.prompts) if half in (None, mine)][:most]
+
+
+def facts(
+    condition: str, emotion: str = "", *, method: str = "", site: str = "", dose: float = 0.0, draw: int = 0
+) -> Json:
+    """The columns that say what a reply is."""
+    return {"condition": condition, "method": method, "site": site, "emotion": emotion, "dose": dose, "draw": draw}
+
+
+def addition(directions: Directions, emotion: str, raw: float) -> Addition:
+    """An emotion's vectors at a raw dose, at all its sites."""
+    return {d.at: raw * d.norm * d.vector.astype(np.float64) for d in directions[emotion]}
+
+
+def steered(
+    desk: Desk, directions: Directions, doses: Mapping[str, Sequence[float]], *, condition: str = "steer",
+    half: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Every emotion at its doses.
+
+    Args:
+        desk: who writes.
+        directions: of the emotions.
+        doses: raw, by emotion.
+        condition: steer, heads or neurons.
+        half: the prompts of one half only.
+    """
+    rows = []
+    for emotion, grid in doses.items():
+        first = directions[emotion][0]
+        site = first.site if len(directions[emotion]) == 1 else f"{len(directions[emotion])} sites"
+        for dose in grid:
+            said = facts(condition, emotion, method=first.method, site=site, dose=dose)
+            rows += [(i, addition(directions, emotion, dose), said) for i in desk.numbers(half)]
+    return desk.written(rows)
+
+
+def placebos(
+    desk: Desk, directions: Directions, vectors: Mapping[str, np.ndarray], doses: Sequence[float], most: int
+) -> pd.DataFrame:
+    """Placebo directions at each dose that they stand beside, on the first prompts of the reporting half.
+
+    Args:
+        desk: who writes.
+        directions: whose sites and norms they take.
+        vectors: unit vectors ``[draw, site, d]`` by kind.
+        doses: raw, without repeats.
+        most: prompts.
+    """
+    places = _places(directions)
+    site = next(iter(places)).text if len(places) == 1 else f"{len(places)} sites"
+    rows = []
+    for kind, drawn in vectors.items():
+        for dose in doses:
+            for draw, each in enumerate(drawn):
+                more = {
+                    place: dose * norm * v.astype(np.float64)
+                    for (place, norm), v in zip(places.items(), each, strict=True)
+                }
+                said = facts(kind, method=kind, site=site, dose=dose, draw=draw)
+                rows += [(i, more, said) for i in desk.numbers("report", most)]
+    return desk.written(rows)
+
+
+def _places(directions: Directions) -> dict[Site, float]:
+    """Sites of the set, and the norm at each."""
+    return {d.at: d.norm for d in directions}
+
+
+def together(
+    desk: Desk, directions: Directions, pairs: Sequence[tuple[str, str]], doses: Mapping[str, float]
+) -> pd.DataFrame:
+    """Two emotions at once, each at the smaller of their two doses.
+
+    Args:
+        desk: who writes.
+        directions: of the emotions.
+        pairs: of emotions.
+        doses: raw, by emotion.
+    """
+    rows = []
+    for a, b in pairs:
+        dose = min(doses[a], doses[b])
+        both = dict(addition(directions, a, dose))
+        for site, vector in addition(directions, b, dose).items():
+            both[site] = both.get(site, np.zeros_like(vector)) + vector
+        first = directions[a][0]
+        said = facts("steer", f"{a}+{b}", method=first.method, site=first.site, dose=dose)
+        rows += [(i, both, said) for i in desk.numbers("report")]
+    return desk.written(rows)
+
+
+def neutral_texts(
+    model: LensModel, texts: Mapping[str, Layout], directions: Directions, doses: Mapping[str, Sequence[float]],
+    progress: bool | None,
+) -> pd.DataFrame:  # fmt: skip
+    """Nats a token of neutral human texts, as the steered and as the plain model reads them.
+
+    Args:
+        model: the model.
+        texts: laid out, by id.
+        directions: of the emotions.
+        doses: raw, by emotion.
+        progress: show a bar.
+    """
+    names, layouts = list(texts), list(texts.values())
+    plain = text_nll(model, layouts, [Row(i, {}) for i in range(len(layouts))], progress=progress)
+    cells = [(e, d, i) for e, grid in doses.items() for d in grid for i in range(len(layouts))]
+    read = text_nll(model, layouts, [Row(i, addition(directions, e, d)) for e, d, i in cells], progress=progress)
+    first = {e: directions[e][0] for e in doses}
+    return pd.DataFrame([
+        {"emotion": e, "method": first[e].method, "site": first[e].site, "dose": d, "text": names[i], "nll": nll,
+         "plain_nll": plain[i]}
+        for (e, d, i), nll in zip(cells, read, strict=True)
+    ])  # fmt: skip

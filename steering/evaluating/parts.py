@@ -1,0 +1,85 @@
+"""What stands beside the directions that are evaluated: placebos, another method, heads and neurons."""
+
+import numpy as np
+
+from affectlens.capturing import capture
+from affectlens.model import LensModel
+from affectlens.steering.directions import Directions
+from affectlens.steering.extracting import extract, placebos, select_parts
+from affectlens.stimuli.battery import Battery
+
+KINDS = {"random": "random", "shuffled": "shuffled", "orthogonal": "orthogonal", "mean": "mean_of_all"}
+SELECTED = {"heads": 10, "neurons": 50}  # at most a quarter of all
+
+
+def placebo_vectors(
+    model: LensModel,
+    directions: Directions,
+    battery: Battery,
+    draws: int,
+    beside: int,
+    seed: int,
+    progress: bool | None,
+) -> dict[str, np.ndarray]:
+    """Unit vectors ``[draw, site, d]`` by kind of placebo.
+
+    Args:
+        model: the model.
+        directions: that are evaluated.
+        battery: that they were fitted on.
+        draws: of random directions.
+        beside: of the other kinds; with 0 they are left out.
+        seed: of the draws.
+        progress: show bars; by default where a person is looking.
+    """
+    sites = list(dict.fromkeys(d.at for d in directions))
+    acts = capture(model, battery, sites=sites, positions=directions.all[0].position, progress=progress)
+    wanted = {"random": draws} | ({kind: beside for kind in KINDS if kind != "random"} if beside else {})
+    return {
+        kind: np.stack(
+            [placebos(directions, acts, kind=KINDS[kind], draws=n, site=site, seed=seed) for site in sites], axis=1
+        )
+        for kind, n in wanted.items()
+    }
+
+
+def by_method(
+    model: LensModel, directions: Directions, battery: Battery, method: str, seed: int, progress: bool | None
+) -> Directions:
+    """The same emotions at the same sites by another method.
+
+    Args:
+        model: the model.
+        directions: that are evaluated.
+        battery: to fit on.
+        method: its name.
+        seed: of folds.
+        progress: show bars; by default where a person is looking.
+    """
+    first = directions.all[0]
+    sites = list(dict.fromkeys(d.at for d in directions))
+    return extract(model, battery, emotions=directions.emotions, method=method, sites=sites, position=first.position,
+                   seed=seed, progress=progress)  # fmt: skip
+
+
+def of_parts(
+    model: LensModel, directions: Directions, battery: Battery, kind: str, seed: int, progress: bool | None
+) -> Directions:
+    """The heads or neurons that tell each emotion apart best, selected on half of the scenes.
+
+    Args:
+        model: the model.
+        directions: whose emotions are meant.
+        battery: to select on.
+        kind: heads or neurons.
+        seed: of the halves.
+        progress: show bars; by default where a person is looking.
+    """
+    site = "z" if kind == "heads" else "neurons"
+    shapes = [model.sites.shape(one) for one in model.sites.expand(site)]
+    k = max(1, min(SELECTED[kind], sum(shape[0] for shape in shapes) // 4))
+    found = [
+        select_parts(model, battery, emotion, kind=kind, k=k, seed=seed, progress=progress).directions
+        for emotion in directions.emotions
+    ]
+    return Directions(one for some in found for one in some)

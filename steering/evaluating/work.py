@@ -1,0 +1,169 @@
+"""What one evaluation writes, step by step; each is kept in the run folder as soon as it is there."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from affectlens.errors import SteerError
+from affectlens.generating import Decoding
+from affectlens.layouts import lay_out
+from affectlens.model import LensModel
+from affectlens.paths import write_parquet
+from affectlens.run import Run
+from affectlens.steering.directions import Directions
+from affectlens.steering.evaluating import conditions as written
+from affectlens.steering.evaluating.asking import asked, conversations, laid_out
+from affectlens.steering.evaluating.conditions import Desk
+from affectlens.steering.evaluating.judged import judged
+from affectlens.steering.evaluating.parts import by_method, of_parts, placebo_vectors
+from affectlens.steering.evaluating.result import SteeringReport, report_on
+from affectlens.steering.evaluating.safety import choices
+from affectlens.steering.judging.verdicts import Judge
+from affectlens.stimuli.battery import Battery
+from affectlens.types import Json
+
+TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is written."""
+
+    doses: tuple[float, ...]  # raw
+    prompts: int  # of each half
+    tokens: int  # of a reply
+    draws: int  # of random directions
+    beside: int  # draws of the other placebos
+    placebo_prompts: int
+    texts: int  # neutral ones
+    pairs: tuple[tuple[str, str], ...] = ()
+    method: str = ""  # a second one
+    heads: tuple[float, ...] = ()
+    neurons: tuple[float, ...] = ()
+    shots: int = 3  # examples of an emotion
+
+
+PAIRS = (("joy", "surprise"), ("fear", "sadness"), ("anger", "disgust"))
+FULL = Scale(
+    (0.15, 0.25, 0.35, 0.45, 0.6), 16, 24, 159, 24, 8, 16, PAIRS, "mean_difference", (2.0, 4.0, 8.0), (2.0, 4.0)
+)
+QUICK = Scale((0.3, 0.5), 3, 16, 19, 0, 3, 4)
+
+
+@dataclass
+class Work:
+    """The parts of one evaluation; each is kept in the run folder as soon as it is there."""
+
+    run: Run
+    model: LensModel
+    directions: Directions
+    battery: Battery
+    scale: Scale
+    judges: Sequence[Judge]
+    seed: int
+    progress: bool | None
+
+    def __post_init__(self) -> None:
+        prompts = tuple(asked(self.scale.prompts))
+        plain = laid_out(self.model, conversations([p[2] for p in prompts], "plain", "", self.battery))
+        how = Decoding(self.scale.tokens, TEMPERATURE, seed=self.seed)
+        self.desk = Desk(self.model, prompts, tuple(plain), how, self.progress)
+
+    def report(self) -> SteeringReport:
+        """Write what is not there yet, and report on it."""
+        s, emotions = self.scale, self.directions.emotions
+        grid = dict.fromkeys(emotions, s.doses)
+        neutral = self.kept("neutral", lambda: self._neutral(grid))
+        parts = [self.read("plain", self._plain),
+                 self.read("doses", lambda: written.steered(self.desk, self.directions, grid))]  # fmt: skip
+        found = {one.arm.emotion: one.safe for one in choices(pd.concat(parts, ignore_index=True), neutral)}
+        doses = {emotion: found.get(emotion) or s.doses[0] for emotion in emotions}  # unsafe: shown at the least dose
+        parts += [self.read("placebos", lambda: self._placebos(sorted(set(doses.values()))))]
+        parts += [self.read("prompted", lambda: self._asked("prompted")),
+                  self.read("fewshot", lambda: self._asked("fewshot"))]  # fmt: skip
+        if pairs := [pair for pair in s.pairs if set(pair) <= set(emotions)]:
+            parts.append(self.read("pairs", lambda: written.together(self.desk, self.directions, pairs, doses)))
+        parts += self._others()
+        trust = [judge.trust().assign(judge=judge.name) for judge in self.judges]
+        facts: Json = {
+            "method": self.directions.all[0].method, "seed": self.seed, "model": self.model.name, "draws": s.draws,
+            "temperature": TEMPERATURE, "tokens": s.tokens, "left_out": self.run.info.get("left_out", {}),
+        }  # fmt: skip
+        return report_on(
+            pd.concat(parts, ignore_index=True), neutral, judges=pd.concat(trust, ignore_index=True), facts=facts
+        )
+
+    def _plain(self) -> pd.DataFrame:
+        return self.desk.written([(i, {}, written.facts("plain")) for i in self.desk.numbers()])
+
+    def _placebos(self, doses: Sequence[float]) -> pd.DataFrame:
+        s = self.scale
+        vectors = placebo_vectors(
+            self.model, self.directions, self.battery, s.draws, s.beside, self.seed, self.progress
+        )
+        return written.placebos(self.desk, self.directions, vectors, doses, s.placebo_prompts)
+
+    def _others(self) -> Iterator[pd.DataFrame]:
+        """Other ways to steer, each over a grid of its own."""
+        s = self.scale
+        if s.method:
+            yield self.read("method", lambda: self._over(
+                by_method(self.model, self.directions, self.battery, s.method, self.seed, self.progress),
+                "steer", s.doses[1::2]))  # fmt: skip
+        for kind, doses in (("heads", s.heads), ("neurons", s.neurons)):
+            if doses:
+                try:
+                    yield self.read(kind, partial(self._parts, kind, doses))
+                except SteerError as error:  # a battery with too few scenes to select on
+                    self.run.note(left_out=self.run.info.get("left_out", {}) | {kind: str(error)})
+
+    def _parts(self, kind: str, doses: Sequence[float]) -> pd.DataFrame:
+        return self._over(
+            of_parts(self.model, self.directions, self.battery, kind, self.seed, self.progress), kind, doses
+        )
+
+    def _over(self, directions: Directions, condition: str, doses: Sequence[float]) -> pd.DataFrame:
+        return written.steered(self.desk, directions, dict.fromkeys(directions.emotions, doses), condition=condition)
+
+    def _asked(self, condition: str) -> pd.DataFrame:
+        parts: list[pd.DataFrame] = []
+        mine = self.desk.numbers("report")
+        for emotion in self.directions.emotions:
+            said = conversations(
+                [p[2] for p in self.desk.prompts],
+                condition,
+                emotion,
+                self.battery,
+                shots=self.scale.shots,
+                seed=self.seed,
+            )
+            rows: list[written.Asked] = [(i, {}, written.facts(condition, emotion)) for i in mine]
+            parts.append(self.desk.written(rows, laid_out(self.model, said)))
+        return pd.concat(parts, ignore_index=True)
+
+    def _neutral(self, grid: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+        items = self.battery.frame()
+        calm = items[items["role"] == "neutral"]
+        if len(calm) < 2:
+            raise SteerError(f"{self.battery.name} has {len(calm)} neutral items; perplexity is measured on 2 or more.")
+        order = np.random.default_rng(self.seed).permutation(len(calm))[: self.scale.texts]
+        mine = calm.iloc[np.sort(order)]
+        texts = dict(zip(mine["id"].astype(str), lay_out(self.model, mine), strict=True))
+        return written.neutral_texts(self.model, texts, self.directions, grid, self.progress)
+
+    def read(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Replies, judged; written once."""
+        return self.kept(name, lambda: judged(compute(), self.judges, progress=self.progress))
+
+    def kept(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """A table of the run, computed once: a stopped run goes on behind it."""
+        path = self.run.folder / "results" / f"step.{name}.parquet"
+        if path.is_file():
+            return pd.read_parquet(path)
+        with self.run.timed(name):
+            frame = compute()
+        write_parquet(path, frame)
+        return frame
