@@ -71,6 +71,8 @@ class Direction:
         if not np.isfinite(self.norm) or self.norm <= 0:
             raise SteerError(f"The norm at {self.site} is {self.norm}: it must be above zero.")
         Site.parse(self.site)
+        if self.fixed.size == 0:
+            object.__setattr__(self, "fixed", np.zeros((0, len(self.vector)), np.float32))
 
     @property
     def at(self) -> Site:
