@@ -222,7 +222,7 @@ def _patched(job: Job, pair: PatchPair, rows: pd.DataFrame, screen: Screen) -> p
     asked = [int(name) if name.startswith("-") else name for name in screen.meta["positions"]]
     where = {(unit.segment, unit.position): unit.matches for unit in units(pair, asked) if not isinstance(unit, str)}
     cells = [_cell(ends, place, where[place.segment, place.position]) for place in places(rows)]
-    found = job.scored(pair, ends.base, cells, {"clean": ends.clean, "corrupt": ends.corrupt})[screen.metric.name]
+    found = job.scored(pair, ends.base, cells, ends.read)[screen.metric.name]
     return rows.rename(columns={"value": "estimate"}).drop(columns="own").assign(value=found)
 
 

@@ -16,8 +16,8 @@ The passes are the engine's: they begin at the first token that differs, and sev
 A site's gradient is that of a zero which a patch adds to its value, so it is the derivative of what a patch does.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -45,25 +45,18 @@ class Ends:
     pair: PatchPair
     source: Recorded  # with the sites' values
     base: Recorded
-    clean: Reading
-    corrupt: Reading
+    read: Mapping[str, Reading]  # ``clean`` and ``corrupt``
 
     @classmethod
     def of(cls, job: Job, pair: PatchPair) -> "Ends":
         """Run both, with the job's sites and what enters the first block."""
         sites = tuple(dict.fromkeys((*job.sites, ENTRY)))
         source, base = (job.runner.record(side.prompt, sites) for side in (pair.clean, pair.corrupt))
-        found = [
-            job.reading(pair, side, job.runner.unpatched(run, side.prompt, job.needs))
-            for side, run in ((pair.clean, source), (pair.corrupt, base))
-        ]
-        clean, corrupt = found if job.denoise else reversed(found)
-        return cls(job, pair, source, base, clean, corrupt)
+        return cls(job, pair, source, base, job.ends(pair, source, base))
 
     def metric(self, metric: Metric) -> tuple[float, float]:
         """The metric of the clean and of the corrupt text."""
-        both = (replace(one, clean=self.clean, corrupt=self.corrupt) for one in (self.clean, self.corrupt))
-        clean, corrupt = (float(metric(one)[0]) for one in both)
+        clean, corrupt = (float(metric(self.read[name])[0]) for name in ("clean", "corrupt"))
         return clean, corrupt
 
     def difference(self, site: Site, matches: Iterable[Match]) -> Float[Tensor, "match *part"]:
@@ -135,7 +128,7 @@ def gradients(engine: Engine, ends: Ends, metric: Metric, *, steps: int = 0) -> 
         added = [Change(site, tuple(range(begin, n)), partial(torch.add, zero)) for site, zero in zeros.items()]
         cells = [(one, *added) for one in _moved(ends, points)]
         for rows, out in engine.run(ends.base, pair.corrupt.prompt, cells, ends.job.needs):
-            reading = replace(ends.job.reading(pair, pair.corrupt, out), clean=ends.clean, corrupt=ends.corrupt)
+            reading = ends.job.reading(pair, pair.corrupt, out).beside(ends.read)
             value = (metric(reading).double() * torch.tensor(shares[rows], device=model.device)).sum()
             if _has_gradient(value, reading, metric):
                 torch.autograd.backward(value, inputs=leaves)

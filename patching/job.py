@@ -25,20 +25,18 @@ class Job:
     metrics: Sequence[Metric]
     sites: Sequence[Site]
     denoise: bool = True  # else source and base are exchanged: the base is the clean text
+    layers: frozenset[int] = frozenset()  # whose stream is read, whether the metrics need it or not
 
     @cached_property
     def needs(self) -> Needs:
-        return Needs.of(self.metrics)
+        own = Needs.of(self.metrics)
+        return replace(own, layers=own.layers | self.layers)
 
     def rows(self, pair: PatchPair, chosen: Sequence[Unit], froms: Sequence[Source]) -> pd.DataFrame:
         """The pair's rows of the tidy table."""
         source = self.runner.record(pair.clean.prompt, self.sites)
         base = self.runner.record(pair.corrupt.prompt)
-        read = [
-            self.reading(pair, side, self.runner.unpatched(run, side.prompt, self.needs))
-            for side, run in ((pair.clean, source), (pair.corrupt, base))
-        ]
-        ends = dict(zip(("clean", "corrupt") if self.denoise else ("corrupt", "clean"), read, strict=True))
+        ends = self.ends(pair, source, base)
         facts, cells = [], []
         for one in froms:
             values = source if one.side is pair.clean else self._values(one.side)
@@ -49,7 +47,7 @@ class Job:
         tables = []
         found = self.scored(pair, base, cells, ends)
         for metric in self.metrics:
-            at_ends = {name: float(metric(one.beside(ends))[0]) for name, one in ends.items()}
+            at_ends = {name: float(metric(one)[0]) for name, one in ends.items()}
             tables.append(rows.assign(metric=metric.name, **at_ends, value=found[metric.name]))
         named = pd.concat(tables, ignore_index=True)
         named.insert(0, "pair", pair.name)
@@ -57,6 +55,16 @@ class Job:
         named.insert(2, "contrast", pair.contrast)
         named.insert(3, "emotion", pair.emotion)
         return named
+
+    def ends(self, pair: PatchPair, source: Recorded, base: Recorded) -> dict[str, Reading]:
+        """What a metric gets to see of both unpatched runs, ``clean`` and ``corrupt``, whichever is the base."""
+        read = [
+            self.reading(pair, side, self.runner.unpatched(run, side.prompt, self.needs))
+            for side, run in ((pair.clean, source), (pair.corrupt, base))
+        ]
+        names = ("clean", "corrupt") if self.denoise else ("corrupt", "clean")
+        found: dict[str, Reading] = dict(zip(names, read, strict=True))
+        return {name: one.beside(found) for name, one in found.items()}
 
     def reading(self, pair: PatchPair, side: Side, out: Out) -> Reading:
         """What a metric gets to see of runs of one text."""

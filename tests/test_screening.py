@@ -62,7 +62,7 @@ def run(model: LensModel, texts: tuple[str, str], metric: Metric, kinds: list[st
 def patched(ends: Ends, metric: Metric, site: Site, at: tuple[int, ...], *news: Any) -> list[float]:
     """The metric with each patch in place, exactly."""
     cells = [(Change(site, at, new),) for new in news]
-    return ends.job.scored(ends.pair, ends.base, cells, {"clean": ends.clean, "corrupt": ends.corrupt})[metric.name]
+    return ends.job.scored(ends.pair, ends.base, cells, ends.read)[metric.name]
 
 
 def slope(ends: Ends, metric: Metric, site: Site, at: tuple[int, ...], way: Tensor, step: float = 0.01) -> float:

@@ -6,8 +6,8 @@ several tokens are among them, and up to the site have seen the base alone. The 
 above the site on, and gradients pass through them to the basis.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -35,8 +35,7 @@ class Exchange:
     at: tuple[int, ...]  # the base's tokens
     source: Float[Tensor, "match d_model"]
     here: Float[Tensor, "match d_model"]  # the base's values
-    clean: Reading
-    corrupt: Reading
+    read: Mapping[str, Reading]  # of the unpatched runs, ``clean`` and ``corrupt``
     ends: tuple[float, float]  # the metric of the clean text and of the corrupt one
 
     @classmethod
@@ -49,17 +48,13 @@ class Exchange:
         if not pair.segments[segment]:
             raise PatchError(f"{pair.name} has no matched tokens in segment {segment!r}: leave it out.")
         runs = [job.runner.record(side.prompt) for side in (pair.clean, pair.corrupt)]
-        read = [
-            job.reading(pair, side, job.runner.unpatched(run, side.prompt, job.needs))
-            for side, run in zip((pair.clean, pair.corrupt), runs, strict=True)
-        ]
-        clean, corrupt = read if job.denoise else reversed(read)
-        values = (float(job.metrics[0](replace(one, clean=clean, corrupt=corrupt))[0]) for one in (clean, corrupt))
+        read = job.ends(pair, *runs)
+        clean, corrupt = (float(job.metrics[0](read[name])[0]) for name in ("clean", "corrupt"))
         there, at = zip(*pair.segments[segment], strict=True)
         n_layers = len(runs[0].streams) - 1
         site = Site("resid_pre", layer + 1) if layer + 1 < n_layers else Site("resid_post", layer)
         source, here = (run.streams[layer + 1][list(places)] for run, places in zip(runs, (there, at), strict=True))
-        return cls(job, pair, _from(runs[1], site.layer), site, at, source, here, clean, corrupt, tuple(values))  # type: ignore[arg-type]
+        return cls(job, pair, _from(runs[1], site.layer), site, at, source, here, read, (clean, corrupt))
 
     @property
     def aim(self) -> float:
@@ -82,8 +77,7 @@ class Exchange:
         out: dict[int, Tensor] = {}
         metric: Metric = self.job.metrics[0]
         for rows, found in self.job.runner.run(self.base, self.pair.corrupt.prompt, cells, self.job.needs):
-            reading = self.job.reading(self.pair, self.pair.corrupt, found)
-            value = metric(replace(reading, clean=self.clean, corrupt=self.corrupt)).double()
+            value = metric(self.job.reading(self.pair, self.pair.corrupt, found).beside(self.read)).double()
             out |= dict(zip(rows, value, strict=True))
         return torch.stack([out[row] for row in range(len(cells))])
 

@@ -18,7 +18,6 @@ from affectlens.patching.engine import Engine
 from affectlens.patching.job import Job
 from affectlens.patching.metrics import Reading
 from affectlens.patching.pairs import PatchPair, Side
-from affectlens.patching.reading import Needs, Out
 from affectlens.patching.subspaces.leace import Leace, Placebo, random_basis
 from affectlens.patching.subspaces.rereading import LEACE, NONE, RANDOM
 from affectlens.progress import tracked
@@ -48,21 +47,19 @@ def use(
         seed: of their choice.
         progress: show a bar.
     """
+    job = replace(job, layers=job.layers | {engine.model.n_layers - 1})  # the loss is read there
     rows: list[Json] = []
     for pair in tracked(pairs, "running with the concept erased", show=progress):
-        ends: list[Reading] = []
-        plain = []
-        for side in (pair.clean, pair.corrupt):
-            base = engine.record(side.prompt)
-            out = engine.unpatched(base, side.prompt, _needs(job, engine))
-            ends.append(job.reading(pair, side, out))
-            plain.append((base, out))
-        for name, side, (base, out) in zip(("clean", "corrupt"), (pair.clean, pair.corrupt), plain, strict=True):
+        sides = {"clean": pair.clean, "corrupt": pair.corrupt}
+        plain = {name: engine.record(side.prompt) for name, side in sides.items()}
+        ends = job.ends(pair, plain["clean"], plain["corrupt"])
+        for name, side in sides.items():
+            base = plain[name]
             cells = dict(_cells(erasers[pair.group], len(base.tokens), together, draws, seed))
-            found = [((NONE, TOGETHER, 0), *_read(engine, job, pair, side, out, ends)[0])]
+            found = [((NONE, TOGETHER, 0), *_read(engine, job, ends[name])[0])]
             keys = list(cells)
-            for numbers, got in engine.run(base, side.prompt, list(cells.values()), _needs(job, engine)):
-                read = _read(engine, job, pair, side, got, ends)
+            for numbers, got in engine.run(base, side.prompt, list(cells.values()), job.needs):
+                read = _read(engine, job, job.reading(pair, side, got).beside(ends))
                 found += [(keys[number], *one) for number, one in zip(numbers, read, strict=True)]
             rows += [
                 {"pair": pair.name, "group": pair.group, "side": name, "method": method, "layer": layer, "draw": draw,
@@ -70,10 +67,6 @@ def use(
                 for (method, layer, draw), value, loss in found
             ]  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def _needs(job: Job, engine: Engine) -> Needs:
-    return replace(job.needs, layers=job.needs.layers | {engine.model.n_layers - 1})
 
 
 def _cells(erasers: Erasers, n: int, together: bool, draws: int, seed: int) -> Iterator[tuple[Key, Cell]]:
@@ -99,15 +92,12 @@ def _cells(erasers: Erasers, n: int, together: bool, draws: int, seed: int) -> I
             yield (RANDOM, at, draw), cell(layers, draw)
 
 
-def _read(
-    engine: Engine, job: Job, pair: PatchPair, side: Side, out: Out, ends: Sequence[Reading]
-) -> list[tuple[float, float]]:
+def _read(engine: Engine, job: Job, reading: Reading) -> list[tuple[float, float]]:
     """Metric and loss of each run."""
-    reading = replace(job.reading(pair, side, out), clean=ends[0], corrupt=ends[1])
     values = job.metrics[0](reading).tolist()
-    streams = out.streams[engine.model.n_layers - 1]
-    end = _end(pair, side)
-    ids = torch.tensor(side.prompt.ids[1:end], device=streams.device)
+    streams = reading.streams[engine.model.n_layers - 1]
+    end = _end(reading.pair, reading.side)
+    ids = torch.tensor(reading.side.prompt.ids[1:end], device=streams.device)
     losses = [float(-_logprobs(engine, stream[: end - 1], ids).mean()) for stream in streams]
     return list(zip(values, losses, strict=True))
 
