@@ -222,8 +222,8 @@ def _patched(job: Job, pair: PatchPair, rows: pd.DataFrame, screen: Screen) -> p
     asked = [int(name) if name.startswith("-") else name for name in screen.meta["positions"]]
     where = {(unit.segment, unit.position): unit.matches for unit in units(pair, asked) if not isinstance(unit, str)}
     cells = [_cell(ends, place, where[place.segment, place.position]) for place in places(rows)]
-    found = job.scored(pair, ends.base, cells, ends.read)[screen.metric.name]
-    return rows.rename(columns={"value": "estimate"}).drop(columns="own").assign(value=found)
+    found, _ = job.read(pair, pair.corrupt, ends.base, cells, ends.read)
+    return rows.rename(columns={"value": "estimate"}).drop(columns="own").assign(value=found[screen.metric.name])
 
 
 def _cell(ends: Ends, place: Place, matches: Sequence[Match]) -> Cell:

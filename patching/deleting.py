@@ -1,16 +1,16 @@
 """The ablations of one pair: which values go, and what takes their place."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
 
 from affectlens.patching.cells import Cell, Change, Cut
 from affectlens.patching.job import Job
-from affectlens.patching.metrics import Metric, Reading
+from affectlens.patching.metrics import Metric
 from affectlens.patching.pairs import PatchPair, Side
-from affectlens.patching.reading import Needs, Runner
+from affectlens.patching.reading import Runner
 from affectlens.patching.recorded import Recorded
 from affectlens.patching.replacing import Replacing
 from affectlens.patching.spans import tokens
@@ -60,7 +60,7 @@ class Deleting:
 
     def __init__(self, runner: Runner, metrics: Sequence[Metric], plan: Plan, values: Replacing) -> None:
         self.runner, self.metrics, self.plan, self.values = runner, metrics, plan, values
-        self.job = Job(runner, metrics, plan.sites)
+        self.job = Job(runner, metrics, plan.sites, top=True)
 
     def possible(self, pair: PatchPair) -> list[Step]:
         """The steps whose spans have tokens in both texts."""
@@ -82,39 +82,23 @@ class Deleting:
     def rows(self, pair: PatchPair) -> pd.DataFrame:
         """The pair's rows: what each step leaves of each text's metric."""
         sides = {"clean": pair.clean, "corrupt": pair.corrupt}
-        needs = replace(Needs.of(self.metrics), top=True)
         own = {name: self.runner.record(side.prompt, self.plan.sites) for name, side in sides.items()}
-        before = {name: self.runner.unpatched(own[name], side.prompt, needs) for name, side in sides.items()}
-        ends = {name: self.job.reading(pair, side, before[name]) for name, side in sides.items()}
+        ends = self.job.ends(pair, own["clean"], own["corrupt"])
         every = [(step, source) for source in self._sources() for step in self.possible(pair)]
         out = [pd.DataFrame([step.facts | {"source": source, "metric": metric.name} for step, source in every])
                for metric in self.metrics]  # fmt: skip
         for name, side in sides.items():
             cells = [self._cell(pair, side, own[name], step, source) for step, source in every]
-            top = before[name].top
-            assert top is not None
-            values, tops = self._read(pair, side, own[name], cells, needs, ends)
+            before = ends[name].top
+            assert before is not None
+            values, tops = self.job.read(pair, side, own[name], cells, ends)
             for table, metric in zip(out, self.metrics, strict=True):
-                table[name] = float(metric(ends[name].beside(ends))[0])
+                table[name] = float(metric(ends[name])[0])
                 table[f"{name}_left"] = values[metric.name]
-                table[f"{name}_top_changed"] = [int(one) != int(top[0]) for one in tops]
+                table[f"{name}_top_changed"] = [one != int(before[0]) for one in tops]
         found = pd.concat(out, ignore_index=True)
         about = {"pair": pair.name, "group": pair.group, "contrast": pair.contrast, "emotion": pair.emotion}
         return found.assign(position=-1, **about)
-
-    def _read(
-        self, pair: PatchPair, side: Side, base: Recorded, cells: Sequence[Cell], needs: Needs, ends: dict[str, Reading]
-    ) -> tuple[dict[str, list[float]], list[int]]:
-        values, tops = {metric.name: [0.0] * len(cells) for metric in self.metrics}, [0] * len(cells)
-        for rows, out in self.runner.run(base, side.prompt, cells, needs):
-            reading = self.job.reading(pair, side, out).beside(ends)
-            assert out.top is not None
-            for at, row in enumerate(rows):
-                tops[row] = int(out.top[at])
-            for metric in self.metrics:
-                for row, value in zip(rows, metric(reading).tolist(), strict=True):
-                    values[metric.name][row] = value
-        return values, tops
 
     def _sources(self) -> tuple[str, ...]:
         return ("matched", RANDOM) if self.plan.control else ("matched",)

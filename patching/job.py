@@ -26,11 +26,12 @@ class Job:
     sites: Sequence[Site]
     denoise: bool = True  # else source and base are exchanged: the base is the clean text
     layers: frozenset[int] = frozenset()  # whose stream is read, whether the metrics need it or not
+    top: bool = False  # whether the likeliest next token is read as well
 
     @cached_property
     def needs(self) -> Needs:
         own = Needs.of(self.metrics)
-        return replace(own, layers=own.layers | self.layers)
+        return replace(own, layers=own.layers | self.layers, top=self.top)
 
     def rows(self, pair: PatchPair, chosen: Sequence[Unit], froms: Sequence[Source]) -> pd.DataFrame:
         """The pair's rows of the tidy table."""
@@ -45,7 +46,7 @@ class Job:
                 cells.append(cell)
         rows = pd.DataFrame(facts)
         tables = []
-        found = self.scored(pair, base, cells, ends)
+        found, _ = self.read(pair, pair.corrupt, base, cells, ends)
         for metric in self.metrics:
             at_ends = {name: float(metric(one)[0]) for name, one in ends.items()}
             tables.append(rows.assign(metric=metric.name, **at_ends, value=found[metric.name]))
@@ -69,19 +70,22 @@ class Job:
     def reading(self, pair: PatchPair, side: Side, out: Out) -> Reading:
         """What a metric gets to see of runs of one text."""
         true = pair if self.denoise else pair.swapped()  # a metric's clean text is the pair's, whichever is run
-        return Reading(side, true, pair.words, out.logprobs, out.logits, out.streams, out.texts)
+        return Reading(side, true, pair.words, out.logprobs, out.logits, out.streams, out.texts, out.top)
 
-    def scored(
-        self, pair: PatchPair, base: Recorded, cells: Sequence[Cell], ends: Mapping[str, Reading]
-    ) -> dict[str, list[float]]:
-        """Each metric's value of each cell."""
-        values = {metric.name: [0.0] * len(cells) for metric in self.metrics}
-        for rows, out in self.runner.run(base, pair.corrupt.prompt, cells, self.needs):
-            reading = self.reading(pair, pair.corrupt, out).beside(ends)
+    def read(
+        self, pair: PatchPair, side: Side, base: Recorded, cells: Sequence[Cell], ends: Mapping[str, Reading]
+    ) -> tuple[dict[str, list[float]], list[int]]:
+        """Each metric's value of each cell that is run on one of the texts, and its likeliest token if that is read."""
+        values, tops = {metric.name: [0.0] * len(cells) for metric in self.metrics}, [-1] * len(cells)
+        for rows, out in self.runner.run(base, side.prompt, cells, self.needs):
+            reading = self.reading(pair, side, out).beside(ends)
             for metric in self.metrics:
                 for row, value in zip(rows, metric(reading).tolist(), strict=True):
                     values[metric.name][row] = value
-        return values
+            if out.top is not None:
+                for row, token in zip(rows, out.top.tolist(), strict=True):
+                    tops[row] = token
+        return values, tops
 
     def _values(self, side: Side) -> Recorded:
         return self.runner.record(replace(side.prompt, tails=((),)), self.sites)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from affectlens.errors import PatchError
@@ -33,6 +33,7 @@ class Reading:
     logits: Float[Tensor, "row d_vocab"] | None = None  # of the last token
     streams: Mapping[int, Float[Tensor, "row pos d_model"]] = field(default_factory=dict)  # leaving a layer, by layer
     texts: tuple[str, ...] = ()  # what was generated
+    top: Int[Tensor, " row"] | None = None  # the likeliest next token
     clean: "Reading | None" = None  # of the unpatched runs, one row each; None while these are read
     corrupt: "Reading | None" = None
 

@@ -62,7 +62,7 @@ def run(model: LensModel, texts: tuple[str, str], metric: Metric, kinds: list[st
 def patched(ends: Ends, metric: Metric, site: Site, at: tuple[int, ...], *news: Any) -> list[float]:
     """The metric with each patch in place, exactly."""
     cells = [(Change(site, at, new),) for new in news]
-    return ends.job.scored(ends.pair, ends.base, cells, ends.read)[metric.name]
+    return ends.job.read(ends.pair, ends.pair.corrupt, ends.base, cells, ends.read)[0][metric.name]
 
 
 def slope(ends: Ends, metric: Metric, site: Site, at: tuple[int, ...], way: Tensor, step: float = 0.01) -> float:
@@ -293,7 +293,8 @@ def test_confirm_patches_exactly_what_it_says() -> None:
         new = value if place.index < 0 else value[:, place.index]
         reading = job.reading(pair, pair.corrupt, job.runner.unpatched(base, pair.corrupt.prompt, job.needs))
         cell = (Change(place.site, here, new),)
-        (exactly,) = job.scored(pair, base, [cell], {"clean": reading, "corrupt": reading})[LABEL.name]
+        values, _ = job.read(pair, pair.corrupt, base, [cell], {"clean": reading, "corrupt": reading})
+        (exactly,) = values[LABEL.name]
         assert exactly == pytest.approx(row["value"], abs=2e-6)
 
 
