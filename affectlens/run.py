@@ -102,9 +102,27 @@ class Run:
         self.info["timings"][step] = round(time.perf_counter() - start, 2)
         self.write()
 
+    def expect(self, what: str, key: str, now: str) -> None:
+        """Raise a :class:`RunError` if the run was begun with another model or battery, by its hash."""
+        before = str(self.info.get(key, ""))
+        if before and before != now:
+            raise RunError(
+                f"{self.folder} was begun with another {what} ({key} {before[:12]}, now {now[:12]}): start a new run."
+            )
+
     def close(self, status: str) -> None:
         """Write the final status and when it was reached."""
         self.note(status=status, ended=_now())
+
+
+def default_folder(model: str, about: str) -> Path:
+    """Where a run goes if nothing else is said: ``runs/MODEL-ABOUT-TIME``.
+
+    >>> [default_folder(model, "core").name[:-15] for model in ("HuggingFaceTB/SmolLM2-135M", "./")]
+    ['HuggingFaceTB_SmolLM2-135M-core-', 'model-core-']
+    """
+    name = model.rstrip("/").replace("/", "_").lstrip(".") or "model"
+    return Path("runs") / f"{name}-{about}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,6 @@
 """What ``affectlens patch`` and ``affectlens ablate`` do once their options are read: run, forecast, or continue."""
 
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +50,9 @@ def launch(
             raise AffectLensError(
                 f"Name a model, for example: affectlens {command} smollm2-135m (or --resume a stopped run)."
             )
-        name = settings.model.rstrip("/").replace("/", "_").lstrip(".") or "model"
-        home = out or Path("runs") / f"{name}-{command}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+        from affectlens.run import default_folder
+
+        home = out or default_folder(settings.model, command)
     if dry_run:
         from affectlens.patching.estimate import forecast
 

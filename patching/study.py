@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from affectlens.catalog import CATALOG
 from affectlens.errors import BatteryError, PatchError, RunError
 from affectlens.model import LensModel, load_model
 from affectlens.patching.applying import READ_OUTS, guarded, read
@@ -26,7 +25,7 @@ from affectlens.patching.said import Said, load_part
 from affectlens.patching.settings import AblatePlan, PatchPlan, Settings, from_config, to_config
 from affectlens.run import Run
 from affectlens.stimuli import Battery, load_battery
-from affectlens.stimuli.battery import NAMED
+from affectlens.stimuli.battery import lasting
 
 KEPT = "kept"  # of an unfinished part
 COMMANDS: Mapping[str, type[PatchPlan] | type[AblatePlan]] = {"patch": PatchPlan, "ablate": AblatePlan}
@@ -90,12 +89,12 @@ def study(
     notes, unfit = remarks(parts, asked)
     if resume:
         run = Run.open(out)
-        _same(run, "battery", "battery_sha256", table.sha256)
-        _same(run, "model", "fingerprint", model.fingerprint)
+        run.expect("battery", "battery_sha256", table.sha256)
+        run.expect("model", "fingerprint", model.fingerprint)
     else:
-        lasting = replace(settings, model=_lasting(settings.model), battery=_lasting(settings.battery))
+        kept = replace(settings, model=lasting(settings.model), battery=lasting(settings.battery))
         command = next(name for name, kind in COMMANDS.items() if isinstance(plan, kind))
-        run = Run.create(out, command=command, config=to_config(lasting, plan))
+        run = Run.create(out, command=command, config=to_config(kept, plan))
         run.note(
             fingerprint=model.fingerprint, source=model.source, battery=table.name, battery_sha256=table.sha256,
             device=str(model.device), parts=[part.name for part in parts], unfit=unfit, left_out=notes,
@@ -204,17 +203,3 @@ def _owned(swept: Swept, part: Part, table: Battery) -> Swept:
     """The sweep without rows that its metrics could not be read on, under the name of the battery."""
     facts: dict[str, Any] = {"battery": table.name, "battery_sha256": table.sha256}
     return replace(swept, table=read(swept.table, part.pairs, part.rules), meta=swept.meta | facts)
-
-
-def _lasting(name: str) -> str:
-    """A path as it can be found from any folder; a name as it is."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.exists() and name not in (*CATALOG, *NAMED) else name
-
-
-def _same(run: Run, what: str, key: str, now: str) -> None:
-    before = str(run.info.get(key, ""))
-    if before and before != now:
-        raise RunError(
-            f"{run.folder} was begun with another {what} ({key} {before[:12]}, now {now[:12]}): start a new run."
-        )

@@ -1,6 +1,5 @@
 """``affectlens probe``."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,10 +60,9 @@ def probe(
         emit(forecast(model, battery, chosen, quick=quick), as_json=as_json, title="This run will take about")
         return
     from affectlens.probing.study import study
+    from affectlens.run import default_folder
 
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = model.rstrip("/").replace("/", "_").lstrip(".") or "model"
-    home = out or Path("runs") / f"{name}-{Path(battery).stem}-{stamp}"
+    home = out or default_folder(model, Path(battery).stem)
     show = False if quiet or as_json else None
     try:
         run, reports = study(

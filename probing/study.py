@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 
 from affectlens.capturing import capture
-from affectlens.catalog import CATALOG
 from affectlens.errors import BatteryError, CaptureError, RunError
 from affectlens.model import LensModel, load_model
 from affectlens.paths import write_parquet, write_text
@@ -25,7 +24,7 @@ from affectlens.probing.tokens.reading import read_tokens
 from affectlens.probing.transferring import transfer
 from affectlens.run import Run
 from affectlens.stimuli import Battery, load_battery
-from affectlens.stimuli.battery import NAMED
+from affectlens.stimuli.battery import lasting
 from affectlens.stimuli.crossing import quadruples
 from affectlens.store import Activations
 from affectlens.types import Json
@@ -65,18 +64,18 @@ def study(
     """
     table = load_battery(battery)
     chosen, unfit = _applicable(table.frame(), targets)
-    if resume:
-        run = _reopen(out)
-        _same(run, "battery", "battery_sha256", table.sha256)
+    run = _reopen(out) if resume else None
+    if run:
+        run.expect("battery", "battery_sha256", table.sha256)
     else:
         Run.refuse_existing(out)
     start = time.perf_counter()
     lens = load_model(model, device=device, dtype=dtype, revision=revision, progress=progress)
-    if resume:
-        _same(run, "model", "fingerprint", lens.fingerprint)
+    if run:
+        run.expect("model", "fingerprint", lens.fingerprint)
     else:
         config: Json = {
-            "model": _lasting(model), "battery": _lasting(battery), "targets": chosen, "seed": seed, "device": device,
+            "model": lasting(model), "battery": lasting(battery), "targets": chosen, "seed": seed, "device": device,
             "dtype": dtype, "revision": revision, "quick": quick,
         }  # fmt: skip
         run = Run.create(out, command=COMMAND, config=config)
@@ -195,12 +194,6 @@ def _applicable(items: pd.DataFrame, targets: Sequence[str] | None) -> tuple[lis
     return [name for name in TARGETS if name not in unfit], unfit
 
 
-def _lasting(name: str) -> str:
-    """A path as it can be found from any folder; a name as it is."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.exists() and name not in (*CATALOG, *NAMED) else name
-
-
 def reload(folder: Path) -> tuple[Run, list[ProbeReport]]:
     """A run and its finished reports, from the folder.
 
@@ -219,11 +212,3 @@ def _reopen(folder: Path) -> Run:
     if run.info["command"] != COMMAND:
         raise RunError(f"{folder} is a {run.info['command']} run, not a {COMMAND} run.")
     return run
-
-
-def _same(run: Run, what: str, key: str, now: str) -> None:
-    before = run.info.get(key)
-    if before and before != now:
-        raise RunError(
-            f"{run.folder} was begun with another {what} ({key} {before[:12]}, now {now[:12]}): start a new run."
-        )

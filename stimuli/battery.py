@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from affectlens.catalog import CATALOG
 from affectlens.errors import BatteryError
 from affectlens.stimuli.stimulus import Stimulus, from_json
 from affectlens.stimuli.taxonomy import canonical
@@ -114,6 +115,12 @@ def load_battery(name: str | Path) -> Battery:
     except UnicodeDecodeError as error:
         raise BatteryError(f"{path.name} is not UTF-8 (byte {error.start}): save it in that encoding.") from None
     return Battery(path.stem, tuple(read_jsonl(text.split("\n"), path.name)), source=path.name)
+
+
+def lasting(name: str) -> str:
+    """A battery's or a model's name as it is; a path as it can be found from any folder."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() and name not in (*CATALOG, *NAMED) else name
 
 
 def read_jsonl(lines: Iterable[str], name: str) -> Iterator[Stimulus]:

@@ -1,6 +1,5 @@
 """``affectlens geometry``."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -37,10 +36,9 @@ def geometry(
     """
     from affectlens.probing.geometry.study import study
     from affectlens.probing.names import plain
+    from affectlens.run import default_folder
 
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = model.rstrip("/").replace("/", "_").lstrip(".") or "model"
-    home = out or Path("runs") / f"{name}-geometry-{stamp}"
+    home = out or default_folder(model, "geometry")
     try:
         run, report = study(
             model, battery=battery, against=against, words=terms, layer=layer, position=position, out=home, seed=seed,
