@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from affectlens.aligning import Alignment, cut
-from affectlens.errors import BatteryError, CaptureError
+from affectlens.errors import BatteryError, CaptureError, PatchError
 from affectlens.layouts import Layout, lay_out
 from affectlens.model import LensModel
 from affectlens.patching.tabling import Given, flag, known, tabled
@@ -213,3 +213,23 @@ def choose(pairs: Sequence[PatchPair], groups: int | None, seed: int = 0) -> lis
         counts[kinds[name]] += 1
     kept = set(sorted(names, key=lambda name: rank[name])[:groups])
     return [pair for pair in pairs if pair.group in kept]
+
+
+def deal(groups: Sequence[str], folds: int, *, least: int = 1, seed: int = 0) -> dict[str, int]:
+    """The fold of each group.
+
+    Args:
+        groups: each item's.
+        folds: how many.
+        least: groups that each fold needs, one or two.
+        seed: of the dealing.
+
+    Raises:
+        PatchError: fewer than two folds, or too few groups.
+    """
+    names = list(dict.fromkeys(groups))
+    if not 2 <= folds <= len(names) // least:
+        few = "no more than there are groups" if least == 1 else "two groups to each"
+        raise PatchError(f"{folds} folds of {len(names)} groups: give at least 2, and {few}.")
+    order = np.random.default_rng(seed).permutation(len(names))
+    return {names[at]: number % folds for number, at in enumerate(order)}

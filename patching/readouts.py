@@ -6,10 +6,8 @@ dealt into folds, and each pair is read by what was fitted without the folds of 
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 
@@ -17,6 +15,7 @@ from affectlens.capturing import capture
 from affectlens.errors import PatchError
 from affectlens.model import LensModel
 from affectlens.patching.metrics import Metric, Reading, Values
+from affectlens.patching.pairs import deal
 from affectlens.positions import Position
 from affectlens.probing.fits import logistic, mean_difference
 from affectlens.probing.linear import Linear
@@ -74,8 +73,8 @@ def readout(
     question = select(items, target)
     if question.ordered:
         raise PatchError(f"{target} is an order here, and a read-out needs classes: affect, category, valence.")
-    groups = items["group"].astype(str).to_numpy()[question.rows]
-    fold_of = _deal(groups, folds, seed)
+    groups = items["group"].astype(str).to_numpy()[question.rows].tolist()
+    fold_of = deal(groups, folds, seed=seed)
     given = items.assign(text=items["text"] + cue) if cue else battery
     acts = capture(model, given, sites=f"L{layer}.resid_post", positions=position, chat=chat, progress=progress)
     x = np.asarray(acts.at(position), dtype=np.float64)[question.rows]
@@ -99,14 +98,6 @@ def readout(
     return Metric(name, value, unit="norm" if method == "mean_difference" else "logits", layers=frozenset({layer}),
                   key=f"{model.fingerprint} {battery.sha256} {settings}",
                   cue=cue, chat=chat)  # fmt: skip
-
-
-def _deal(groups: np.ndarray, folds: int, seed: int) -> dict[Any, int]:
-    names = pd.unique(pd.Series(groups))
-    if not 2 <= folds <= len(names):
-        raise PatchError(f"{folds} folds of {len(names)} groups: give at least 2, and no more than there are groups.")
-    order = np.random.default_rng(seed).permutation(len(names))
-    return {names[at]: number % folds for number, at in enumerate(order)}
 
 
 def _fit(method: str, x: Float[np.ndarray, "item 1 d"], question: Target, rows: np.ndarray) -> Linear:

@@ -26,7 +26,7 @@ from affectlens.patching.metrics import (
     words_of,
     written,
 )  # fmt: skip
-from affectlens.patching.pairs import PatchPair, prepare
+from affectlens.patching.pairs import PatchPair, deal, prepare
 from affectlens.patching.reading import Needs, Out, Runner
 from affectlens.patching.readouts import readout
 from affectlens.patching.reference import Reference
@@ -407,6 +407,19 @@ def test_a_metric_brings_its_cue() -> None:
     other = readout(model, battery(4), "affect", layer=0, folds=2, cue=" Then").named("other")
     with pytest.raises(PatchError, match="two sweeps"):
         patch(model, battery(4), "mlp_out", "last", metric=[metric, other])
+
+
+def test_groups_are_dealt_evenly_and_stay_whole() -> None:
+    groups = [f"g{i % 7}" for i in range(20)]
+    fold_of = deal(groups, 3, least=2, seed=1)
+    assert set(fold_of) == set(groups)
+    assert sorted(list(fold_of.values()).count(fold) for fold in range(3)) == [2, 2, 3]
+    assert fold_of != deal(groups, 3, least=2, seed=2)
+    assert len(set(deal(groups, 7).values())) == 7
+    with pytest.raises(PatchError, match="8 folds of 7 groups: give at least 2, and no more than there are groups"):
+        deal(groups, 8)
+    with pytest.raises(PatchError, match="4 folds of 7 groups: give at least 2, and two groups to each"):
+        deal(groups, 4, least=2)
 
 
 def test_what_is_written_can_be_scored() -> None:

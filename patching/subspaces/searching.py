@@ -13,7 +13,6 @@ few pairs: what counts is the effect on pairs held out, less that of the control
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from affectlens.errors import PatchError
@@ -21,7 +20,7 @@ from affectlens.model import LensModel
 from affectlens.patching.engine import Engine
 from affectlens.patching.job import Job
 from affectlens.patching.metrics import Metric
-from affectlens.patching.pairs import PatchPair
+from affectlens.patching.pairs import PatchPair, deal
 from affectlens.patching.subspaces.interchange import Exchange, check_site
 from affectlens.patching.subspaces.judging import described, judge, subspaces
 from affectlens.patching.subspaces.learning import search
@@ -89,7 +88,7 @@ def das(
     _check(direction, sizes, model.d_model, epochs, batch, draws)
     ready = prepared(model, pairs, [metric], cue=cue, chat=chat)
     kept = [pair for pair in ready if pair.segments[segment]]
-    fold_of = _deal([pair.group for pair in kept], folds, seed)
+    fold_of = deal([pair.group for pair in kept], folds, least=2, seed=seed)
     turn = (lambda pair: pair) if direction == "denoise" else PatchPair.swapped
     every = [Exchange.of(job, turn(pair), layer, segment) for pair in tracked(kept, "running pairs", show=progress)]
     tables, facts, found = [], [], []
@@ -121,12 +120,3 @@ def _check(direction: str, sizes: Sequence[int], d_model: int, epochs: int, batc
         raise PatchError(f"sizes are {tuple(sizes)}; give different numbers of dimensions, from 1 to {d_model - 1}.")
     if min(epochs, batch, draws) < 1:
         raise PatchError(f"epochs, batch and draws are {epochs}, {batch} and {draws}; each must be 1 or more.")
-
-
-def _deal(groups: Sequence[str], folds: int, seed: int) -> dict[str, int]:
-    """The fold of each group."""
-    names = list(dict.fromkeys(groups))
-    if not 2 <= folds <= len(names) // 2:
-        raise PatchError(f"{folds} folds of {len(names)} groups: give at least 2, and two groups to each.")
-    order = np.random.default_rng(seed).permutation(len(names))
-    return {names[at]: number % folds for number, at in enumerate(order)}
