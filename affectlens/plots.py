@@ -28,7 +28,7 @@ def band(
     """A curve with its interval as a band."""
     around = [*x, *list(x)[::-1]], [*high, *list(low)[::-1]]
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    fig.add_scatter(x=around[0], y=around[1], fill="toself", fillcolor=f"rgba({red},{green},{blue},.15)",
+    fig.add_scatter(x=around[0], y=around[1], fill="toself", fillcolor=f"rgba({red},{green},{blue},.15)", mode="lines",
                     line={"width": 0}, hoverinfo="skip", showlegend=False, legendgroup=name)  # fmt: skip
     said = [f"{v:.2f} [{lo:.2f}, {hi:.2f}]" for v, lo, hi in zip(value, low, high, strict=True)]
     fig.add_scatter(x=list(x), y=list(value), name=name, mode="lines", legendgroup=name, customdata=said,

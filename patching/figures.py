@@ -113,7 +113,6 @@ def by_depth(
         )
     if not layers:
         raise PatchError(f"Nothing was patched at {at!r}; there is {', '.join(there)}.")
-    fig.update_traces(mode="lines")  # of few layers plotly would mark the corners of each band
     fig.update_xaxes(tick0=0, dtick=1 + len(layers) // 12)
     level(fig, layers, 0.0, "nothing", GREY)
     if first["normalised"].iloc[0]:

@@ -531,7 +531,8 @@ def test_heads_that_survive_are_outlined() -> None:
 def test_depth_has_a_line_a_source() -> None:
     sweep = sweep_of(stream())
     fig = drawn(sweep.plot_depth(segment="changed"))
-    lines = {line.name: line for line in fig.data if line.name and line.mode == "lines"}
+    assert {line.mode for line in fig.data} == {"lines"}  # else plotly marks the corners of bands over few layers
+    lines = {line.name: line for line in fig.data if line.name}
     assert set(lines) == {"the pair's other text", "a random text", "a neutral text", "another position", "nothing",
                           "the whole gap"}  # fmt: skip
     for name, source in (("the pair's other text", "matched"), ("a neutral text", "neutral")):
