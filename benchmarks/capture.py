@@ -14,7 +14,6 @@ Memory is the peak resident size of a fresh process during one run, over what it
 
 import json
 import os
-import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -22,9 +21,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import psutil
 import torch
 import typer
+from memory import in_child, peak, resident
 from peers import OURS, PEERS, Run, Work, check, lay_out
 from rich.console import Console
 from rich.table import Table
@@ -68,7 +67,7 @@ def main(
             table.add_column(column, justify="right")
         for peer in (OURS, *chosen):
             line = {"texts": name, "peer": peer, "tokens": work.n_tokens} | summarise(peer, times)
-            line |= in_child([*options, "--child", peer]) if memory else {}
+            line |= in_child(__file__, [*options, "--child", peer]) if memory else {}
             table.add_row(peer, *cells(line))
             results.append(line)
         console.print(table)
@@ -103,19 +102,11 @@ def seconds(run: Run, work: Work) -> float:
 
 def peak_memory(model: Any, texts: str, items: int, peer: str) -> dict[str, int]:
     """Resident bytes of this fresh process: with the model loaded, and at the peak while the peer worked."""
-    loaded = psutil.Process().memory_info().rss
+    loaded = resident()
     work, run = lay_out(model, texts, items), PEERS[peer](model)
     if peer == "body":
         _ = work.calls
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak of what came before
-    run(work)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
-    return {"loaded": loaded, "peak": int(status["VmHWM"].split()[0]) * 1024}
-
-
-def in_child(arguments: list[str]) -> dict[str, int]:
-    command = [sys.executable, "-W", "ignore", __file__, *arguments]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()[-1])
+    return {"loaded": loaded, "peak": peak(lambda: run(work))}
 
 
 def summarise(peer: str, times: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:

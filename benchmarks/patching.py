@@ -12,7 +12,6 @@ Memory is the peak resident size of a fresh process during a sweep, over what it
 
 import json
 import os
-import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -20,9 +19,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import psutil
 import torch
 import typer
+from memory import in_child, peak, resident
 from rich.console import Console
 from rich.table import Table
 
@@ -50,7 +49,8 @@ def main(
     lens = al.load_model(model, progress=False)
     chosen = choose(lens, pairs, tokens)
     if child:
-        typer.echo(json.dumps(peak_memory(lens, chosen[0], child)))
+        loaded = resident()
+        typer.echo(json.dumps({"loaded": loaded, "peak": peak(lambda: sweep(lens, chosen[0], child))}))
         return
     console = Console(width=None if sys.stdout.isatty() else 120)
     facts = {"model": model, "threads": threads, "cores": os.cpu_count(), "texts": [len(p.corrupt) for p in chosen],
@@ -66,7 +66,7 @@ def main(
         line: dict[str, Any] = {"sweep": name, "rounds": rounds}
         if memory:
             options = ["--model", model, "--pairs", str(pairs), "--tokens", str(tokens), "--threads", str(threads)]
-            line |= in_child([*options, "--child", name])
+            line |= in_child(__file__, [*options, "--child", name])
         low, middle, high = np.percentile([r["theirs"] / r["ours"] for r in rounds], [25, 50, 75])
         table.add_row(name, str(sum(r["cells"] for r in rounds)), f"{1e3 * np.mean([r['ours'] for r in rounds]):.1f}",
                       f"{1e3 * np.mean([r['theirs'] for r in rounds]):.1f}", f"{middle:.2f} [{low:.2f}, {high:.2f}]",
@@ -152,20 +152,6 @@ def forward(
     with torch.no_grad():
         logits = lens.bridge.run_with_hooks(corrupt, fwd_hooks=[(site, patched)])
     return float(logits[0, -1, ids[0]] - logits[0, -1, ids[1]])
-
-
-def peak_memory(lens: al.LensModel, pair: PatchPair, name: str) -> dict[str, int]:
-    """Resident bytes of this fresh process: with the model loaded, and at the peak of a sweep."""
-    loaded = psutil.Process().memory_info().rss
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak of what came before
-    sweep(lens, pair, name)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
-    return {"loaded": loaded, "peak": int(status["VmHWM"].split()[0]) * 1024}
-
-
-def in_child(arguments: list[str]) -> dict[str, int]:
-    command = [sys.executable, "-W", "ignore", __file__, *arguments]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":
