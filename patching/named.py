@@ -26,7 +26,7 @@ NAMED = ("affect", "category", "valence", "said_category", "said_valence", "kl")
 
 def named_metrics(
     model: LensModel, battery: TextTable, names: Sequence[str], *, layer: int | None = None, cue: str = CUE,
-    seed: int = 0, progress: bool | None = None,
+    chat: bool = False, seed: int = 0, progress: bool | None = None,
 ) -> list[Metric]:  # fmt: skip
     """Metrics by name.
 
@@ -40,6 +40,7 @@ def named_metrics(
         names: which.
         layer: that read-outs read; three quarters of the way up by default.
         cue: what is written after each text; the metrics ask a sweep to do so.
+        chat: make each text the user's message of a conversation; the sweep must do so as well.
         seed: of the read-outs' folds.
         progress: show bars.
 
@@ -57,8 +58,8 @@ def named_metrics(
         if name not in NAMED:
             raise PatchError(f"There is no metric {name!r}; choose from {', '.join(NAMED)}.")
         if name in makers:
-            out.append(makers[name]())
+            out.append(replace(makers[name](), chat=chat))
         else:
-            found = readout(model, battery, name, layer=at, cue=cue, seed=seed, progress=progress)
+            found = readout(model, battery, name, layer=at, cue=cue, chat=chat, seed=seed, progress=progress)
             out.append(found.named(name))
     return out

@@ -13,13 +13,12 @@ from typing import Any
 
 from affectlens.errors import BatteryError, PatchError, RunError
 from affectlens.model import LensModel, load_model
-from affectlens.patching.applying import READ_OUTS, guarded, read
+from affectlens.patching.applying import guarded, read
 from affectlens.patching.flipping import SPLITS, Flip, united
 from affectlens.patching.metrics import Metric
 from affectlens.patching.named import named_metrics
 from affectlens.patching.parts import Part, Swept, parts_of, question, remarks
 from affectlens.patching.plans import cue_of
-from affectlens.patching.readouts import readout
 from affectlens.patching.results import PatchSweep
 from affectlens.patching.said import Said, load_part
 from affectlens.patching.settings import AblatePlan, PatchPlan, Settings, from_config, to_config
@@ -181,22 +180,16 @@ def _fitted(
     unfit = dict(run.info["unfit"])
     for name in dict.fromkeys(name for part in parts for name in part.rules):
         try:
-            out[name] = _made(model, table, name, settings, progress)
+            (out[name],) = named_metrics(
+                model, table, [name], layer=settings.layer, cue=cue_of(settings), chat=settings.chat,
+                seed=settings.seed, progress=progress,
+            )  # fmt: skip
         except (BatteryError, PatchError) as error:
             unfit[name] = str(error)
     run.note(unfit=unfit)
     if not out:
         raise PatchError(next(iter(unfit.values())))
     return out
-
-
-def _made(model: LensModel, table: Battery, name: str, settings: Settings, progress: bool | None) -> Metric:
-    cue, chat, layer, seed = cue_of(settings), settings.chat, settings.layer, settings.seed
-    if chat and name in READ_OUTS:
-        at = 3 * model.n_layers // 4 if layer is None else layer
-        return readout(model, table, name, layer=at, cue=cue, chat=True, seed=seed, progress=progress).named(name)
-    (found,) = named_metrics(model, table, [name], layer=layer, cue=cue, seed=seed, progress=progress)
-    return replace(found, chat=chat)
 
 
 def _owned(swept: Swept, part: Part, table: Battery) -> Swept:
