@@ -26,7 +26,7 @@ from affectlens.patching.gradients import Ends, gradients
 from affectlens.patching.job import Job
 from affectlens.patching.metrics import Metric
 from affectlens.patching.pairs import PatchPair
-from affectlens.patching.sweeping import DIRECTIONS, described, facts, prepared
+from affectlens.patching.sweeping import check_direction, described, facts, prepared
 from affectlens.patching.tabling import Given
 from affectlens.patching.units import EACH, Positions, Sites, Unit, expand_positions, expand_sites, units
 from affectlens.progress import tracked
@@ -200,8 +200,7 @@ def places(cells: pd.DataFrame) -> list[Place]:
 
 
 def _check(direction: str, method: str, steps: int, neurons: int) -> None:
-    if direction not in DIRECTIONS:
-        raise PatchError(f"direction is {direction!r}; choose denoise or noise.")
+    check_direction(direction)
     if method not in METHODS:
         raise PatchError(f"method is {method!r}; choose {' or '.join(METHODS)}.")
     if steps < 1 or neurons < 1:

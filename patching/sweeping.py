@@ -27,7 +27,6 @@ from affectlens.progress import tracked
 from affectlens.sites import Site
 from affectlens.types import Json, TextTable
 
-DIRECTIONS = ("denoise", "noise")
 POSITIONS = ("changed", "shared", "ending", "last")
 
 
@@ -78,8 +77,7 @@ def patch(
         BatteryError: no pairs.
         CaptureError: texts or labels that can't be read.
     """
-    if direction not in DIRECTIONS:
-        raise PatchError(f"direction is {direction!r}; choose denoise or noise.")
+    check_direction(direction)
     controls = (controls,) if isinstance(controls, str) else tuple(controls)
     if unknown := [name for name in controls if name not in CONTROLS]:
         raise PatchError(f"There is no control {unknown[0]!r}; choose from {', '.join(CONTROLS)}.")
@@ -105,6 +103,12 @@ def patch(
         raise PatchError(f"No pair can be patched there: {'; '.join(refused[:3])}.")
     about = pd.DataFrame([described(pair, direction) for pair in turned])
     return PatchSweep(pd.concat(tables, ignore_index=True), about, meta | {"refused": refused})
+
+
+def check_direction(direction: str) -> None:
+    """Raise a :class:`PatchError` if it is neither ``denoise`` nor ``noise``."""
+    if direction not in ("denoise", "noise"):
+        raise PatchError(f"direction is {direction!r}; choose denoise or noise.")
 
 
 def can_match(pair: PatchPair, sites: Sequence[Site]) -> bool:

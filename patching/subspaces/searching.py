@@ -26,7 +26,7 @@ from affectlens.patching.subspaces.judging import described, judge, subspaces
 from affectlens.patching.subspaces.learning import search
 from affectlens.patching.subspaces.naturalness import Natural
 from affectlens.patching.subspaces.outcomes import SubspaceSearch
-from affectlens.patching.sweeping import prepared
+from affectlens.patching.sweeping import check_direction, prepared
 from affectlens.patching.tabling import Given
 from affectlens.progress import tracked
 from affectlens.types import Json
@@ -114,8 +114,7 @@ def das(
 
 
 def _check(direction: str, sizes: Sequence[int], d_model: int, epochs: int, batch: int, draws: int) -> None:
-    if direction not in ("denoise", "noise"):
-        raise PatchError(f"direction is {direction!r}; choose denoise or noise.")
+    check_direction(direction)
     if not sizes or len(set(sizes)) < len(sizes) or min(sizes) < 1 or max(sizes) >= d_model:
         raise PatchError(f"sizes are {tuple(sizes)}; give different numbers of dimensions, from 1 to {d_model - 1}.")
     if min(epochs, batch, draws) < 1:
