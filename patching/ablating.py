@@ -21,7 +21,7 @@ from affectlens.errors import PatchError
 from affectlens.model import LensModel
 from affectlens.patching.ablation import AblationSweep
 from affectlens.patching.choosing import runner_for
-from affectlens.patching.deleting import Deleting, Plan, Step
+from affectlens.patching.deleting import Deleting, Plan, cut_steps, value_steps
 from affectlens.patching.keeping import Kept
 from affectlens.patching.metrics import Metric
 from affectlens.patching.pairs import PatchPair
@@ -82,10 +82,7 @@ def ablate(
     if any(site.kind == "pattern" for site in found):
         raise PatchError("Patterns are not ablated: knockout() cuts attention, and renormalises what is left.")
     names = spans(positions)
-    if cumulative:
-        steps = [Step(found[: n + 1], name) for name in names for n in range(len(found))]
-    else:
-        steps = [Step((site,), name) for name in names for site in found]
+    steps = value_steps(found, names, cumulative=cumulative)
     bases = _directions(model, found, directions) if kind == "direction" else {}
     return _run(model, pairs, Plan(kind, steps, control), bases, listed(metric), cue, chat, seed, memory, folder,
                 progress, {"cumulative": cumulative, "positions": list(names)})  # fmt: skip
@@ -130,9 +127,7 @@ def knockout(
     if any(isinstance(edge, str) or len(edge) != 2 for edge in edges):
         raise PatchError(f"edges is {edges!r}: give a list of pairs, for example [('changed', 'last')].")
     names = [(spans(a)[0], spans(b)[0]) for a, b in edges]
-    which = range(model.n_heads) if heads else (None,)
-    steps = [Step((), b, keys=a, layers=range(first, first + window), head=head)
-             for a, b in names for first in range(model.n_layers - window + 1) for head in which]  # fmt: skip
+    steps = cut_steps(model, names, window=window, heads=heads)
     return _run(model, pairs, Plan("knockout", steps, False), {}, listed(metric), cue, chat, seed, memory, folder,
                 progress, {"window": window, "positions": [f"{a} to {b}" for a, b in names]})  # fmt: skip
 

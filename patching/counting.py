@@ -13,9 +13,9 @@ from torch import Tensor
 
 from affectlens.model import LensModel
 from affectlens.patching.applying import READ_OUTS
-from affectlens.patching.cells import Cell, Change, Cut, entry, start
+from affectlens.patching.cells import Cell, Change, entry, start
+from affectlens.patching.deleting import Step, cut_steps, value_steps
 from affectlens.patching.engine import Engine
-from affectlens.patching.pairs import PatchPair, Side
 from affectlens.patching.parts import Part
 from affectlens.patching.plans import controls_of, edges_of, positions_of, sites_of
 from affectlens.patching.reading import Needs, Runner
@@ -47,10 +47,14 @@ def loads(model: LensModel, part: Part, settings: Settings, plan: PatchPlan | Ab
         plan: of the run.
     """
     if isinstance(plan, AblatePlan):
+        cutting = part.name == "knockout"
+        steps = _steps(model, settings, plan, cutting=cutting)
+        copies = 2 if plan.control and not cutting else 1  # once more for the random change
+        times = 1 if cutting or plan.kind == "zero" else 2  # once more for means, or another text for samples
         for pair, end in product(part.pairs, (0, 1)):
-            side, cutting = (pair.clean, pair.corrupt)[end], part.name == "knockout"
-            cells = list(_cut(model, pair, side, plan) if cutting else _ablated(model, pair, side, settings, plan))
-            times = 1 if cutting or plan.kind == "zero" else 2  # once more for means, or another text for samples
+            side = (pair.clean, pair.corrupt)[end]
+            cells = [step.cell(pair, side, lambda *_: _same) for step in steps * copies
+                     if all(tokens(pair, side, span) for span in step.spans)]  # fmt: skip
             if cells:
                 yield Load(side.prompt, cells, times * len(Tokens.of(side.prompt)))
         return
@@ -120,19 +124,7 @@ def _same(value: Tensor) -> Tensor:
     return value
 
 
-def _ablated(model: LensModel, pair: PatchPair, side: Side, settings: Settings, plan: AblatePlan) -> Iterator[Cell]:
-    """Sites replaced over each span, one after another or one more each time; and again for the random change."""
-    sites = expand_sites(model, sites_of(model, settings, plan))
-    for span, n in product(plan.positions, range(len(sites))):
-        at = tuple(tokens(pair, side, span))
-        cell = tuple(Change(site, at, _same) for site in sites[0 if plan.cumulative else n : n + 1])
-        yield from [cell] * (1 + plan.control) if at else []
-
-
-def _cut(model: LensModel, pair: PatchPair, side: Side, plan: AblatePlan) -> Iterator[Cell]:
-    """Attention cut between each two spans, in some layers at a time."""
-    heads = range(model.n_heads) if plan.heads else (None,)
-    for (a, b), first, head in product(edges_of(plan), range(model.n_layers - plan.window + 1), heads):
-        keys, queries = (tuple(tokens(pair, side, span)) for span in (a, b))
-        if keys and queries:
-            yield tuple(Cut(layer, queries, keys, head) for layer in range(first, first + plan.window))
+def _steps(model: LensModel, settings: Settings, plan: AblatePlan, *, cutting: bool) -> list[Step]:
+    if cutting:
+        return cut_steps(model, edges_of(plan), window=plan.window, heads=plan.heads)
+    return value_steps(expand_sites(model, sites_of(model, settings, plan)), plan.positions, cumulative=plan.cumulative)

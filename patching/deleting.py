@@ -1,18 +1,19 @@
 """The ablations of one pair: which values go, and what takes their place."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
 
+from affectlens.model import LensModel
 from affectlens.patching.cells import Cell, Change, Cut
 from affectlens.patching.job import Job
 from affectlens.patching.metrics import Metric
 from affectlens.patching.pairs import PatchPair, Side
 from affectlens.patching.reading import Runner
 from affectlens.patching.recorded import Recorded
-from affectlens.patching.replacing import Replacing
+from affectlens.patching.replacing import New, Replacing
 from affectlens.patching.spans import tokens
 from affectlens.sites import Site
 from affectlens.types import Json
@@ -31,6 +32,18 @@ class Step:
     head: int | None = None
 
     @property
+    def spans(self) -> tuple[str, ...]:
+        """The spans that it needs tokens of."""
+        return (self.span, self.keys) if self.keys else (self.span,)
+
+    def cell(self, pair: PatchPair, side: Side, new: Callable[[Site, list[int]], New]) -> Cell:
+        """What it changes in one of the pair's texts; ``new`` gives a site's values at these positions."""
+        at, *keys = (tokens(pair, side, span) for span in self.spans)
+        if keys:
+            return tuple(Cut(layer, tuple(at), tuple(keys[0]), self.head) for layer in self.layers)
+        return tuple(Change(site, tuple(at), new(site, at)) for site in self.sites)
+
+    @property
     def facts(self) -> Json:
         """The columns that name it; of several sites the last one, with their number."""
         if self.keys:
@@ -40,6 +53,20 @@ class Step:
         last = self.sites[-1]
         return {"kind": last.kind, "layer": last.layer, "index": -1 if last.index is None else last.index,
                 "segment": self.span, "together": len(self.sites)}  # fmt: skip
+
+
+def value_steps(sites: Sequence[Site], spans: Sequence[str], *, cumulative: bool = False) -> list[Step]:
+    """Each site over each span; or the first site, the first two, and so on."""
+    return [Step(tuple(sites[0 if cumulative else n : n + 1]), span) for span in spans for n in range(len(sites))]
+
+
+def cut_steps(
+    model: LensModel, edges: Sequence[tuple[str, str]], *, window: int = 1, heads: bool = False
+) -> list[Step]:  # fmt: skip
+    """Attention cut between each two spans, at so many layers together, in all heads or in each by itself."""
+    which = range(model.n_heads) if heads else (None,)
+    return [Step((), b, keys=a, layers=range(first, first + window), head=head)
+            for a, b in edges for first in range(model.n_layers - window + 1) for head in which]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,11 +92,11 @@ class Deleting:
     def possible(self, pair: PatchPair) -> list[Step]:
         """The steps whose spans have tokens in both texts."""
         lacking = set(self.lacking(pair))
-        return [step for step in self.plan.steps if not {step.span, step.keys} & lacking and self._sees(pair, step)]
+        return [step for step in self.plan.steps if not lacking.intersection(step.spans) and self._sees(pair, step)]
 
     def lacking(self, pair: PatchPair) -> list[str]:
         """The spans that have no tokens in one of the texts."""
-        names = dict.fromkeys(span for step in self.plan.steps for span in (step.span, step.keys) if span)
+        names = dict.fromkeys(span for step in self.plan.steps for span in step.spans)
         return [span for span in names if not all(tokens(pair, side, span) for side in (pair.clean, pair.corrupt))]
 
     def _sees(self, pair: PatchPair, step: Step) -> bool:
@@ -104,12 +131,8 @@ class Deleting:
         return ("matched", RANDOM) if self.plan.control else ("matched",)
 
     def _cell(self, pair: PatchPair, side: Side, run: Recorded, step: Step, source: str) -> Cell:
-        at = tokens(pair, side, step.span)
-        if step.keys:
-            keys = tokens(pair, side, step.keys)
-            return tuple(Cut(layer, tuple(at), tuple(keys), step.head) for layer in step.layers)
-        changes = []
-        for site in step.sites:
-            new = self.values.new(pair, side, step.span, site, run.sites[site][at])
-            changes.append(Change(site, tuple(at), self.values.random(side, site, new) if source == RANDOM else new))
-        return tuple(changes)
+        def new(site: Site, at: list[int]) -> New:
+            found = self.values.new(pair, side, step.span, site, run.sites[site][at])
+            return self.values.random(side, site, found) if source == RANDOM else found
+
+        return step.cell(pair, side, new)
