@@ -28,6 +28,7 @@ from affectlens.patching.units import Positions, Sites
 from affectlens.plots import BLUE, GREY, ORANGE, band, figure, level
 from affectlens.stimuli import Battery
 
+CELLS = frozenset({"ax", "ay", "bx", "by"})
 CONTEXTS = ("ax/bx", "by/ay")
 SPLITS = ("crossed", "crossed_fact")
 
@@ -122,19 +123,15 @@ def flip(
         options: further arguments of :func:`affectlens.patching.patch`, but ``direction``.
 
     Raises:
-        PatchError: a battery without crossed quadruples.
+        PatchError: a battery without crossed quadruples, or a split in which all of them lack a cell.
     """
     sweeps = {}
     prompting = {name: options.pop(name, default) for name, default in (("cue", None), ("chat", False))}
     for split in SPLITS:
         if not any(item.split == split for item in battery):
             continue
-        every = prepared(model, battery.where(split=split), listed(metric), **prompting)
-        found = {context: {pair.group for pair in every if pair.contrast == context} for context in CONTEXTS}
-        whole = set.intersection(*found.values())
-        pairs = choose([p for p in every if p.contrast in CONTEXTS and p.group in whole], quadruples, seed)
-        if not pairs:
-            raise PatchError(f"{split} of {battery.name} has no quadruple with all four cells: d needs them.")
+        every = prepared(model, whole_quadruples(battery, split), listed(metric), **prompting)
+        pairs = choose([pair for pair in every if pair.contrast in CONTEXTS], quadruples, seed)
         both = [
             patch(model, pairs, sites, positions, metric=metric, direction=way, controls=controls, seed=seed,
                   folder=Path(folder) / split / way if folder else None, **options)
@@ -144,6 +141,20 @@ def flip(
     if not sweeps:
         raise PatchError(f"{battery.name} has no crossed quadruples: take core or full.")
     return Flip(sweeps)
+
+
+def whole_quadruples(battery: Battery, split: str) -> Battery:
+    """A split's quadruples that have all four cells.
+
+    Raises:
+        PatchError: if there is none.
+    """
+    found = battery.where(split=split)
+    groups = {name for name, items in found.groups().items() if {item.cell for item in items} >= CELLS}
+    kept = tuple(item for item in found if item.group in groups and item.cell in CELLS)
+    if not kept:
+        raise PatchError(f"{split} of {battery.name} has no quadruple with all four cells: d needs them.")
+    return Battery(found.name, kept, found.licence, found.source)
 
 
 def united(denoise: PatchSweep, noise: PatchSweep) -> PatchSweep:

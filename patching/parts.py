@@ -10,7 +10,7 @@ from affectlens.pairing import matched_pairs
 from affectlens.patching.ablating import ablate, knockout
 from affectlens.patching.ablation import AblationSweep
 from affectlens.patching.applying import FEWEST, Rule, facts_of, left_out, rules, scarce
-from affectlens.patching.flipping import CONTEXTS, SPLITS
+from affectlens.patching.flipping import CONTEXTS, SPLITS, whole_quadruples
 from affectlens.patching.metrics import words_of
 from affectlens.patching.named import named_metrics
 from affectlens.patching.pairs import PatchPair, choose, prepare
@@ -50,7 +50,7 @@ def question(table: Battery, settings: Settings, plan: PatchPlan | AblatePlan) -
     """Check what was asked against the battery.
 
     Raises:
-        PatchError: a name that is none, or no metric that the battery allows.
+        PatchError: a name that is none, no metric that the battery allows, or quadruples that all lack a cell.
         BatteryError: pairs that the battery does not have.
     """
     check(plan)
@@ -149,4 +149,4 @@ def _crossed(table: Battery) -> Iterator[tuple[str, Battery]]:
     if not there:
         raise BatteryError(f"{table.name} has no crossed quadruples: take core or full.")
     for split in there:
-        yield split, _of(table.where(split=split), CONTEXTS)
+        yield split, whole_quadruples(table, split)

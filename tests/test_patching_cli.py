@@ -380,6 +380,16 @@ def test_crossed_quadruples_beside_facts(typed: Typed, tiny: Path, whole: Path, 
     assert "Denoise and noise" not in page
 
 
+def test_quadruples_that_lack_a_cell_are_left_out(typed: Typed, tiny: Path, tmp_path: Path) -> None:
+    some = written(tmp_path / "some.jsonl", [row for row in items() if row["id"] != "x2.by"])
+    rest = ("--crossed", "--metric", "affect", "-q", "--out", tmp_path / "run")
+    assert typed("patch", tiny, "--battery", some, *rest)[0] == 0
+    sweep = study.reload(tmp_path / "run").said["crossed/denoise"].sweep
+    assert sorted(sweep.pairs["group"]) == ["x0", "x0", "x1", "x1"]
+    none = written(tmp_path / "none.jsonl", [row for row in items() if row["id"] not in ("x3.ax", "x4.by")])
+    refused(typed("patch", tiny, "--battery", none, *rest), "crossed_fact of none has no quadruple with all four")
+
+
 def test_report_redraws(typed: Typed, tiny: Path, battery: Path, tmp_path: Path) -> None:
     rest = ("--battery", battery, "--metric", "said_category", "--pairs", "3", "-q", "--out")
     for command in ("patch", "ablate"):
