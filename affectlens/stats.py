@@ -81,7 +81,7 @@ def jackknife(family: Sequence[Statistic], n: int) -> Float[np.ndarray, "group m
     """Each cluster's part in the deviation of each statistic: the squares sum to the jackknife's variance."""
     left = np.stack([one(np.ones((n, n)) - np.eye(n)) for one in family], axis=1)
     k = np.isfinite(left).sum(0)
-    return (left - np.nansum(left, axis=0) / np.maximum(k, 1)) * np.sqrt((k - 1) / np.maximum(k, 1))
+    return (left - np.nansum(left, axis=0) / np.maximum(k, 1)) * np.sqrt(np.maximum(k - 1, 0) / np.maximum(k, 1))
 
 
 def shared(folds: int) -> float:

@@ -79,6 +79,12 @@ class Direction:
         """The site, parsed."""
         return Site.parse(self.site)
 
+    @property
+    def called(self) -> str:
+        """The method, with what it was against, as tables and figures name it."""
+        against = self.facts.get("against")
+        return f"{self.method}, against {against}" if against else self.method
+
 
 class Directions:
     """Directions of one model; ``directions["joy"]`` are those of an emotion, most often one, at any number of sites.

@@ -1,6 +1,6 @@
 """What is written in an evaluation: one table of replies a condition, with what each reply was steered by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from affectlens.generating import Decoding
 from affectlens.layouts import Layout
 from affectlens.model import LensModel
 from affectlens.sites import Site
-from affectlens.steering.directions import Directions
+from affectlens.steering.directions import Direction, Directions
 from affectlens.steering.evaluating.rows import Addition, Row, reply_nll, text_nll, write_rows
 from affectlens.types import Json
 
@@ -36,7 +36,7 @@ class Desk:
             layouts: the prompts as they were asked, if otherwise than as they are.
         """
         asked = list(layouts or self.plain)
-        jobs = [Row(i, addition, self.how.seed) for i, addition, _ in rows]
+        jobs = [Row(i, addition) for i, addition, _ in rows]
         ids = write_rows(self.model, asked, jobs, self.how, progress=self.progress)
         nll = reply_nll(self.model, self.plain, [i for i, _, _ in rows], ids, progress=self.progress)
         frame = pd.DataFrame([facts for _, _, facts in rows])
@@ -78,10 +78,10 @@ def steered(
     """
     rows = []
     for emotion, grid in doses.items():
-        first = directions[emotion][0]
-        site = first.site if len(directions[emotion]) == 1 else f"{len(directions[emotion])} sites"
         for dose in grid:
-            said = facts(condition, emotion, method=first.method, site=site, dose=dose)
+            said = facts(
+                condition, emotion, method=directions[emotion][0].called, site=_site(directions[emotion]), dose=dose
+            )
             rows += [(i, addition(directions, emotion, dose), said) for i in desk.numbers(half)]
     return desk.written(rows)
 
@@ -99,7 +99,7 @@ def placebos(
         most: prompts.
     """
     places = _places(directions)
-    site = next(iter(places)).text if len(places) == 1 else f"{len(places)} sites"
+    site = _site(places)
     rows = []
     for kind, drawn in vectors.items():
         for dose in doses:
@@ -111,6 +111,12 @@ def placebos(
                 said = facts(kind, method=kind, site=site, dose=dose, draw=draw)
                 rows += [(i, more, said) for i in desk.numbers("report", most)]
     return desk.written(rows)
+
+
+def _site(places: Collection[Direction] | Collection[Site]) -> str:
+    """One site by name, several by how many: the same in every table."""
+    name = str(next(one.at if isinstance(one, Direction) else one for one in places))
+    return name if len(places) == 1 else f"{len(places)} sites"
 
 
 def _places(directions: Directions) -> dict[Site, float]:
@@ -135,8 +141,7 @@ def together(
         both = dict(addition(directions, a, dose))
         for site, vector in addition(directions, b, dose).items():
             both[site] = both.get(site, np.zeros_like(vector)) + vector
-        first = directions[a][0]
-        said = facts("steer", f"{a}+{b}", method=first.method, site=first.site, dose=dose)
+        said = facts("steer", f"{a}+{b}", method=directions[a][0].called, site=_site(both), dose=dose)
         rows += [(i, both, said) for i in desk.numbers("report")]
     return desk.written(rows)
 
@@ -160,7 +165,7 @@ def neutral_texts(
     read = text_nll(model, layouts, [Row(i, addition(directions, e, d)) for e, d, i in cells], progress=progress)
     first = {e: directions[e][0] for e in doses}
     return pd.DataFrame([
-        {"emotion": e, "method": first[e].method, "site": first[e].site, "dose": d, "text": names[i], "nll": nll,
+        {"emotion": e, "method": first[e].called, "site": _site(directions[e]), "dose": d, "text": names[i], "nll": nll,
          "plain_nll": plain[i]}
         for (e, d, i), nll in zip(cells, read, strict=True)
     ])  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy.stats import false_discovery_control
 
 from affectlens.stats import Estimate
 from affectlens.steering.evaluating.frames import REPORT, Arm, arms_of, classes_of, judges_of
@@ -24,7 +25,8 @@ def dose_response(replies: pd.DataFrame, neutral: pd.DataFrame, *, seed: int = 0
 
     Quantities: ``share`` and ``share masked`` (of replies called the target, by a judge that has that class),
     ``degenerate``, ``refusal`` (shares of replies), ``repetition`` and ``distinct2`` (means), ``reply ppl ratio``,
-    ``neutral ppl ratio``; and of the whole curve, with no dose, ``rise``, ``spearman`` and ``isotonic``.
+    ``neutral ppl ratio``; and of the whole curve, with no dose, ``rise``, ``spearman`` and ``isotonic``
+    (:mod:`affectlens.steering.evaluating.trends`), their p adjusted over the emotions (Benjamini-Hochberg).
 
     Args:
         replies: one row a reply, with the columns of :func:`affectlens.steering.evaluating.quality.quality`.
@@ -43,7 +45,10 @@ def dose_response(replies: pd.DataFrame, neutral: pd.DataFrame, *, seed: int = 0
         about = {"condition": arm.condition, "emotion": arm.emotion, "method": arm.method, "site": arm.site}
         rows += [about | {"dose": dose, "judge": judge, "quantity": quantity} | record(one)
                  for dose, judge, quantity, one in found]  # fmt: skip
-    return tabled(rows, _COLUMNS)
+    table = tabled(rows, _COLUMNS)
+    for _, family in table[table["p"].notna()].groupby(["condition", "method", "judge", "quantity"]):
+        table.loc[family.index, "p_adjusted"] = false_discovery_control(family["p"].to_numpy(dtype=float))
+    return table
 
 
 _COLUMNS = ("condition", "emotion", "method", "site", "dose", "judge", "quantity")

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 from affectlens.errors import SteerError
 from affectlens.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, band, figure, level
 from affectlens.steering.evaluating.leakage import NONE, OTHERS
+from affectlens.steering.evaluating.phrases import NAMES
 from affectlens.steering.evaluating.safety import HIGHEST
-from affectlens.steering.evaluating.words import NAMES
 
 if TYPE_CHECKING:
     from affectlens.steering.evaluating.result import SteeringReport

@@ -1,5 +1,7 @@
 """What stands beside the directions that are evaluated: placebos, another method, heads and neurons."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from affectlens.capturing import capture
@@ -7,6 +9,7 @@ from affectlens.model import LensModel
 from affectlens.steering.directions import Directions
 from affectlens.steering.extracting import extract, placebos, select_parts
 from affectlens.stimuli.battery import Battery
+from affectlens.types import Json
 
 KINDS = {"random": "random", "shuffled": "shuffled", "orthogonal": "orthogonal", "mean": "mean_of_all"}
 SELECTED = {"heads": 10, "neurons": 50}  # at most a quarter of all
@@ -46,20 +49,28 @@ def placebo_vectors(
 def by_method(
     model: LensModel, directions: Directions, battery: Battery, method: str, seed: int, progress: bool | None
 ) -> Directions:
-    """The same emotions at the same sites by another method.
+    """The same emotions at the same sites by another method, or from texts that name them.
 
     Args:
         model: the model.
         directions: that are evaluated.
         battery: to fit on.
-        method: its name.
+        method: ``others`` contrasts emotions with each other; ``keyword`` does so too, with keyword-rich items; else
+            what :func:`affectlens.steering.extracting.extract` knows.
         seed: of folds.
         progress: show bars; by default where a person is looking.
     """
     first = directions.all[0]
     sites = list(dict.fromkeys(d.at for d in directions))
-    return extract(model, battery, emotions=directions.emotions, method=method, sites=sites, position=first.position,
-                   seed=seed, progress=progress)  # fmt: skip
+    how: Json = {"emotions": directions.emotions, "sites": sites, "position": first.position, "seed": seed,
+                 "norms": {d.site: d.norm for d in directions}, "progress": progress}  # fmt: skip
+    if method != "keyword":
+        known: Json = {"method": first.method, "against": "others"} if method == "others" else {"method": method}
+        return extract(model, battery, **known, **how)
+    items = battery.frame()
+    rich = items[items["role"] == "keyword"].drop(columns="role")
+    found = extract(model, rich, method=first.method, against="others", **how)
+    return Directions(replace(d, method=f"{first.method}, keyword-rich") for d in found)
 
 
 def of_parts(

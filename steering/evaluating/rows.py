@@ -33,7 +33,6 @@ class Row:
 
     prompt: int  # which of the prompts, and what its sampling noise is seeded by
     addition: Addition
-    seed: int = 0
 
 
 @contextmanager
@@ -66,16 +65,15 @@ def write_rows(
         model: the model.
         prompts: laid out.
         rows: which prompt, steered how.
-        how: how tokens are chosen; a row's own seed rules.
+        how: how tokens are chosen; rows of one prompt share their luck.
         progress: show a bar; by default where a person is looking.
     """
     replies: list[list[int]] = [[] for _ in rows]
     plan = plan_batches([len(prompts[r.prompt]) + how.max_new_tokens for r in rows], max(TOKENS, budget(model, None)))
     for chosen in tracked(plan, "replies", show=progress):
         mine = [rows[i] for i in chosen]
-        keys = [r.prompt + 1000003 * r.seed for r in mine]
         with added(model, [r.addition for r in mine]):
-            written = generate(model, [prompts[r.prompt] for r in mine], how, keys=keys)
+            written = generate(model, [prompts[r.prompt] for r in mine], how, keys=[r.prompt for r in mine])
         for i, ids in zip(chosen, written, strict=True):
             replies[i] = ids
     return replies

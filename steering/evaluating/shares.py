@@ -104,14 +104,22 @@ def called(rows: pd.DataFrame, column: str, label: str) -> Float[np.ndarray, " r
 
 
 def sound(found: Estimate) -> Estimate:
-    """An estimate whose interval says what one prompt can: nothing."""
+    """An estimate whose interval says what one prompt can: nothing.
+
+    Args:
+        found: the estimate.
+    """
     if found.n == 1 and found.method != AT_BOUND:
         return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0), method="one prompt: no interval")
     return found
 
 
 def record(found: Estimate) -> dict[str, object]:
-    """An estimate as columns of a table; ``interval`` is how the interval was made."""
+    """An estimate as columns of a table; ``interval`` is how the interval was made.
+
+    Args:
+        found: the estimate.
+    """
     values = (found.value, found.low, found.high, found.n, found.unit, found.p, found.p_adjusted, found.method)
     return dict(zip(RECORD, values, strict=True))
 

@@ -114,7 +114,7 @@ def _directions(
         return load_directions(asked_for, model)
     from affectlens.steering.extracting import extract
 
-    return extract(model, battery, sites=[layer_of(model)], seed=seed, progress=progress)
+    return extract(model, battery, sites=[layer_of(model)], against="neutral", seed=seed, progress=progress)
 
 
 def layer_of(model: LensModel) -> int:

@@ -80,12 +80,14 @@ def target_shares(
                 out += [one.about | about | row for row in _less(one, plain, "plain", column, seed)]
             for row in _beside(mine, known, column, seed):
                 out.append(row | about)
-            if column == judge and judges is not None:
+            if column == judge and judges is not None and set(judges) >= _RATES:
                 rates = judges[judges["judge"] == judge]
                 out += [one.about | about | row for one in known for row in _corrected(one, judge, rates, seed)]
     return tabled(out, _COLUMNS).astype({"masked": bool})
 
 
+_RATES = {"judge", "source", "class", "n",
+          *(f"{name}{end}" for name in ("recall", "false_alarm") for end in ("", ".low", ".high"))}  # fmt: skip
 _COLUMNS = ("emotion", "condition", "method", "site", "dose", "judge", "masked", "quantity", *RECORD, "correction",
             *NUMBERS)  # fmt: skip
 
@@ -119,7 +121,7 @@ def _alone(one: _Shown, column: str, seed: int) -> Iterator[Row]:
 
 def _corrected(one: _Shown, judge: str, rates: pd.DataFrame, seed: int) -> Iterator[Row]:
     """The share corrected by the judge's rates on each source of human texts; none where it can't tell the class."""
-    for row in rates[rates["class"] == one.emotion].to_dict("records"):
+    for row in rates[rates["class"] == one.emotion].dropna(subset=sorted(_RATES)).to_dict("records"):
         recall, alarm = (
             Estimate(row[name], row[f"{name}.low"], row[f"{name}.high"], int(row["n"]), "text")
             for name in ("recall", "false_alarm")

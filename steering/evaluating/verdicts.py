@@ -18,9 +18,10 @@ class Finding(StrEnum):
     """The outcomes, the strongest first."""
 
     STEERED = "steered"  # above plain, and above every placebo
-    PLACEBO = "placebo"  # above plain, and a placebo does as much
+    PLACEBO = "placebo"  # above plain, and not told apart from a placebo
     UNCHECKED = "unchecked"  # above plain, and no placebo was run at this dose
-    NOTHING = "nothing"  # not above plain
+    NOTHING = "nothing"  # not told from plain
+    LOWER = "lower"  # below plain
     UNSAFE = "unsafe"  # no safe dose
     LACKING = "lacking"  # the judge has no such class
 
@@ -37,9 +38,9 @@ class Verdict:
 
     @property
     def finding(self) -> Finding:
-        """A placebo is beaten if the difference is above zero and, where its draws can show it, its adjusted p holds.
+        """A placebo whose draws can give p of 0.05 is beaten by its rank's adjusted p, another by the difference.
 
-        Draws that can't reach 0.05 leave the difference to decide; if no placebo's can, the claim is unchecked.
+        If no placebo has enough draws for that, the claim is unchecked.
         """
         if self.rows.empty:
             return Finding.LACKING
@@ -47,7 +48,7 @@ class Verdict:
         if gain is None:
             return Finding.UNSAFE
         if gain.low <= 0:
-            return Finding.NOTHING
+            return Finding.LOWER if gain.high < 0 else Finding.NOTHING
         if self.undone:
             return Finding.PLACEBO
         return Finding.STEERED if any(self._tells(kind) for kind in self.placebos) else Finding.UNCHECKED
@@ -64,9 +65,9 @@ class Verdict:
 
     def _beaten(self, kind: str) -> bool:
         found = self.less(kind)
-        if found is None or found.low <= 0:
+        if found is None:
             return False
-        return not self._tells(kind) or (found.p_adjusted is not None and found.p_adjusted <= LEVEL)
+        return found.p_adjusted is not None and found.p_adjusted <= LEVEL if self._tells(kind) else found.low > 0
 
     def _tells(self, kind: str) -> bool:
         """Whether so many draws can give p of 0.05."""

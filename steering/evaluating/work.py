@@ -40,16 +40,14 @@ class Scale:
     placebo_prompts: int
     texts: int  # neutral ones
     pairs: tuple[tuple[str, str], ...] = ()
-    method: str = ""  # a second one
+    methods: tuple[str, ...] = ()  # other ones, as by_method names them
     heads: tuple[float, ...] = ()
     neurons: tuple[float, ...] = ()
     shots: int = 3  # examples of an emotion
 
 
 PAIRS = (("joy", "surprise"), ("fear", "sadness"), ("anger", "disgust"))
-FULL = Scale(
-    (0.15, 0.25, 0.35, 0.45, 0.6), 16, 24, 159, 24, 8, 16, PAIRS, "mean_difference", (2.0, 4.0, 8.0), (2.0, 4.0)
-)
+FULL = Scale((0.1, 0.2, 0.3, 0.4), 16, 24, 159, 24, 8, 12, PAIRS, ("others", "keyword"), (2.0, 4.0, 8.0), (2.0, 4.0))
 QUICK = Scale((0.3, 0.5), 3, 16, 19, 0, 3, 4)
 
 
@@ -77,23 +75,25 @@ class Work:
         s, emotions = self.scale, self.directions.emotions
         grid = dict.fromkeys(emotions, s.doses)
         neutral = self.kept("neutral", lambda: self._neutral(grid))
-        parts = [self.read("plain", self._plain),
-                 self.read("doses", lambda: written.steered(self.desk, self.directions, grid))]  # fmt: skip
-        found = {one.arm.emotion: one.safe for one in choices(pd.concat(parts, ignore_index=True), neutral)}
+        parts = {"plain": self.kept("plain", self._plain),
+                 "doses": self.kept("doses", lambda: written.steered(self.desk, self.directions, grid))}  # fmt: skip
+        found = {one.arm.emotion: one.safe for one in choices(pd.concat(parts.values(), ignore_index=True), neutral)}
         doses = {emotion: found.get(emotion) or s.doses[0] for emotion in emotions}  # unsafe: shown at the least dose
-        parts += [self.read("placebos", lambda: self._placebos(sorted(set(doses.values()))))]
-        parts += [self.read("prompted", lambda: self._asked("prompted")),
-                  self.read("fewshot", lambda: self._asked("fewshot"))]  # fmt: skip
+        parts["placebos"] = self.kept("placebos", lambda: self._placebos(sorted(set(doses.values()))))
+        for condition in ("prompted", "fewshot"):
+            parts[condition] = self.kept(condition, partial(self._asked, condition))
         if pairs := [pair for pair in s.pairs if set(pair) <= set(emotions)]:
-            parts.append(self.read("pairs", lambda: written.together(self.desk, self.directions, pairs, doses)))
-        parts += self._others()
+            parts["pairs"] = self.kept("pairs", lambda: written.together(self.desk, self.directions, pairs, doses))
+        parts |= dict(self._others())
+        read = [self.kept(f"judged.{name}", partial(judged, frame, self.judges, progress=self.progress))
+                for name, frame in parts.items()]  # fmt: skip
         trust = [judge.trust().assign(judge=judge.name) for judge in self.judges]
         facts: Json = {
-            "method": self.directions.all[0].method, "seed": self.seed, "model": self.model.name, "draws": s.draws,
+            "method": self.directions.all[0].called, "seed": self.seed, "model": self.model.name, "draws": s.draws,
             "temperature": TEMPERATURE, "tokens": s.tokens, "left_out": self.run.info.get("left_out", {}),
         }  # fmt: skip
         return report_on(
-            pd.concat(parts, ignore_index=True), neutral, judges=pd.concat(trust, ignore_index=True), facts=facts
+            pd.concat(read, ignore_index=True), neutral, judges=pd.concat(trust, ignore_index=True), facts=facts
         )
 
     def _plain(self) -> pd.DataFrame:
@@ -106,19 +106,21 @@ class Work:
         )
         return written.placebos(self.desk, self.directions, vectors, doses, s.placebo_prompts)
 
-    def _others(self) -> Iterator[pd.DataFrame]:
+    def _others(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """Other ways to steer, each over a grid of its own."""
         s = self.scale
-        if s.method:
-            yield self.read("method", lambda: self._over(
-                by_method(self.model, self.directions, self.battery, s.method, self.seed, self.progress),
-                "steer", s.doses[1::2]))  # fmt: skip
+        for name in s.methods:
+            yield name, self.kept(name, partial(self._method, name))
         for kind, doses in (("heads", s.heads), ("neurons", s.neurons)):
             if doses:
                 try:
-                    yield self.read(kind, partial(self._parts, kind, doses))
+                    yield kind, self.kept(kind, partial(self._parts, kind, doses))
                 except SteerError as error:  # a battery with too few scenes to select on
                     self.run.note(left_out=self.run.info.get("left_out", {}) | {kind: str(error)})
+
+    def _method(self, name: str) -> pd.DataFrame:
+        found = by_method(self.model, self.directions, self.battery, name, self.seed, self.progress)
+        return self._over(found, "steer", self.scale.doses[1::2])
 
     def _parts(self, kind: str, doses: Sequence[float]) -> pd.DataFrame:
         return self._over(
@@ -153,10 +155,6 @@ class Work:
         mine = calm.iloc[np.sort(order)]
         texts = dict(zip(mine["id"].astype(str), lay_out(self.model, mine), strict=True))
         return written.neutral_texts(self.model, texts, self.directions, grid, self.progress)
-
-    def read(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """Replies, judged; written once."""
-        return self.kept(name, lambda: judged(compute(), self.judges, progress=self.progress))
 
     def kept(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """A table of the run, computed once: a stopped run goes on behind it."""

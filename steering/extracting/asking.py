@@ -1,0 +1,72 @@
+"""What the command line was asked, in the terms of ``extract``."""
+
+from affectlens.errors import SteerError
+from affectlens.needs import needs
+from affectlens.stimuli.battery import load_battery
+from affectlens.types import Json
+
+
+def resolved(sites: list[str], layers: str | None, n_layers: int) -> list[str]:
+    """Sites with layers: those without one at the layers named, by default the middle one.
+
+    >>> resolved(["resid_post", "L12.H3"], "3,4", 30)
+    ['L3.resid_post', 'L4.resid_post', 'L12.H3']
+    >>> resolved(["resid_post"], None, 30)
+    ['L14.resid_post']
+
+    Args:
+        sites: with or without a layer.
+        layers: numbers with commas, or ``all``.
+        n_layers: how many the model has.
+
+    Raises:
+        SteerError: layers that are no numbers.
+    """
+    if layers is None:
+        at = [max(0, n_layers // 2 - 1)]
+    elif layers.strip() == "all":
+        at = list(range(n_layers))
+    elif all(part.strip().isdigit() for part in layers.split(",")):
+        at = [int(part) for part in layers.split(",")]
+    else:
+        raise SteerError(f"--layers is {layers!r}: give numbers such as 10,14, or all.")
+    placed = [[one] if one.startswith(("L", "blocks.")) else [f"L{layer}.{one}" for layer in at] for one in sites]
+    return [site for several in placed for site in several]
+
+
+def left_out(pairs: list[str]) -> dict[str, list[str]]:
+    """``COLUMN=VALUE`` texts as column to values.
+
+    >>> left_out(["domain=work", "domain=health"])
+    {'domain': ['work', 'health']}
+
+    Args:
+        pairs: the texts.
+
+    Raises:
+        SteerError: a text of another form.
+    """
+    out: dict[str, list[str]] = {}
+    for pair in pairs:
+        column, mark, value = pair.partition("=")
+        if not (column and mark and value):
+            raise SteerError(f"--leave-out is {pair!r}: write COLUMN=VALUE, for example domain=health.")
+        out.setdefault(column, []).append(value)
+    return out
+
+
+def forecast(model: str, battery: str) -> Json:
+    """Memory, and the time of a capture that is not stored yet; no weights are fetched or loaded.
+
+    Args:
+        model: as for ``affectlens directions extract``.
+        battery: as for it.
+    """
+    from affectlens.probing.estimate import measure_flops
+
+    facts = needs(model, load_battery(battery))
+    if "note" in facts:
+        return facts
+    tokens = next(count for name, count in facts.items() if name.startswith("tokens"))
+    seconds = 2e6 * facts["parameters (millions)"] * tokens / measure_flops()
+    return facts | {"capture (seconds, none if it is stored)": round(seconds, 1)}
