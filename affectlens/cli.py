@@ -18,6 +18,8 @@ from affectlens.probing.cli import probe
 from affectlens.probing.compare_cli import compare
 from affectlens.probing.geometry.cli import geometry
 from affectlens.probing.tokens.cli import score
+from affectlens.steering.cli import steer
+from affectlens.steering.directions_cli import app as directions
 from affectlens.stimuli.cli import app as stimuli
 
 app = typer.Typer(
@@ -28,12 +30,14 @@ app = typer.Typer(
 app.add_typer(models, name="models")
 app.add_typer(stimuli, name="stimuli")
 app.add_typer(cache, name="cache")
+app.add_typer(directions, name="directions")
 app.command()(probe)
 app.command()(score)
 app.command()(compare)
 app.command()(geometry)
 app.command()(patch)
 app.command()(ablate)
+app.command()(steer)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
@@ -85,7 +89,13 @@ def report(
     """Write the report of a run folder anew, from its tables."""
     from affectlens.run import Run
 
-    if Run.open(run).info["command"] in ("patch", "ablate"):
+    command = Run.open(run).info["command"]
+    if command == "steer":
+        from affectlens.steering.measuring import redraw
+
+        redraw(run, quiet=quiet)
+        return
+    if command in ("patch", "ablate"):
         from affectlens.patching import launching, study
 
         found = study.reload(run)

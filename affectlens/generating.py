@@ -8,6 +8,7 @@ batch it is in, and two models that write to the same prompt under the same seed
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,13 @@ class Decoding:
 
 
 def generate(
-    model: LensModel, batch: Sequence[Layout], how: Decoding, *, keys: Sequence[int] | None = None, streamer: Any = None
+    model: LensModel,
+    batch: Sequence[Layout],
+    how: Decoding,
+    *,
+    keys: Sequence[int] | None = None,
+    streamer: Any = None,
+    halted: Event | None = None,
 ) -> list[list[int]]:
     """The token ids of a reply to each prompt, the model's end token included where it wrote one.
 
@@ -48,6 +55,7 @@ def generate(
         how: how tokens are chosen. Penalties and beams of the model's own generation configuration are not used.
         keys: a number a prompt that its noise is seeded by, besides ``how.seed``; by default 0, 1, ...
         streamer: as ``generate`` of transformers takes it.
+        halted: once it is set, nothing more is written.
 
     Raises:
         CaptureError: a reply that does not fit into the context.
@@ -66,6 +74,8 @@ def generate(
         out = model.hf.generate(
             ids.to(model.device), attention_mask=mask.to(model.device), streamer=streamer,
             logits_processor=luck if how.temperature else None,
+            stopping_criteria=None if halted is None else [lambda rows, _scores, **_more: torch.full(
+                (len(rows),), halted.is_set(), device=rows.device)],
         )  # fmt: skip
     return [_until_end(row, ends) for row in out[:, ids.shape[1] :].tolist()]
 

@@ -75,8 +75,9 @@ def _direction(model: Any) -> Directions:
     rng = np.random.default_rng(0)
     vector = rng.normal(size=model.d_model)
     layer = round(0.6 * model.n_layers)
-    return Directions([Direction("axis", f"L{layer}.resid_post", (vector / np.linalg.norm(vector)).astype(np.float32),
-                                 norm=100.0, method="random", model=model.name, fingerprint=model.fingerprint)])  # fmt: skip
+    unit = (vector / np.linalg.norm(vector)).astype(np.float32)
+    return Directions([Direction("axis", f"L{layer}.resid_post", unit, norm=100.0, method="random", model=model.name,
+                                 fingerprint=model.fingerprint)])  # fmt: skip
 
 
 def _ways(
@@ -145,9 +146,11 @@ def _peers(
 def _bridge(model: Any, layer: int, vector: torch.Tensor, ids: Any, how: dict[str, Any]) -> Writer:
     bridge = model.bridge
 
+    def add(value: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001 (the bridge names it)
+        return value + vector
+
     def way() -> torch.Tensor:
-        name = f"blocks.{layer}.hook_out"
-        with bridge.hooks(fwd_hooks=[(name, lambda value, hook: value + vector)]):
+        with bridge.hooks(fwd_hooks=[(f"blocks.{layer}.hook_out", add)]):
             return bridge.generate(ids, max_new_tokens=how["max_new_tokens"], do_sample=False, verbose=False,
                                    stop_at_eos=False, return_type="tokens")  # fmt: skip
 

@@ -5,19 +5,72 @@ from typing import TYPE_CHECKING
 from affectlens.lazy import lazily
 
 if TYPE_CHECKING:
+    from affectlens.steering import evaluating, exporting, extracting, judging
     from affectlens.steering.applying import steer
     from affectlens.steering.directions import Direction, Directions
+    from affectlens.steering.evaluating.result import SteeringReport, report_on
+    from affectlens.steering.evaluating.study import evaluate
+    from affectlens.steering.evaluating.work import Scale
+    from affectlens.steering.exporting import export, import_directions
+    from affectlens.steering.extracting import (
+        cosine_heat,
+        cosines,
+        extract,
+        from_decoder,
+        placebos,
+        score_curve,
+        select_parts,
+    )
     from affectlens.steering.gates import Gate
+    from affectlens.steering.judging import encoder_judge, endpoint_judge, kappa, likelihood_judge
     from affectlens.steering.plan import SteeringPlan, plan_for
     from affectlens.steering.shipped import bundled, load_directions
+    from affectlens.steering.side_by_side import beside
+    from affectlens.steering.sides import Beside
     from affectlens.steering.writing import stream, write
 
-__all__ = [
-    "Direction", "Directions", "Gate", "SteeringPlan", "bundled", "load_directions", "plan_for", "steer", "stream",
-    "write",
-]  # fmt: skip
 _FROM = {
-    "shipped": ("bundled", "load_directions"), "directions": ("Direction", "Directions"), "gates": ("Gate",),
-    "writing": ("stream", "write"), "plan": ("SteeringPlan", "plan_for"), "applying": ("steer",),
+    "": ("evaluating", "exporting", "extracting", "judging"), "applying": ("steer",),
+    "directions": ("Direction", "Directions"), "evaluating.result": ("SteeringReport", "report_on"),
+    "evaluating.study": ("evaluate",), "evaluating.work": ("Scale",), "exporting": ("export", "import_directions"),
+    "extracting": ("cosine_heat", "cosines", "extract", "from_decoder", "placebos", "score_curve", "select_parts"),
+    "gates": ("Gate",), "judging": ("encoder_judge", "endpoint_judge", "kappa", "likelihood_judge"),
+    "plan": ("SteeringPlan", "plan_for"), "shipped": ("bundled", "load_directions"), "side_by_side": ("beside",),
+    "sides": ("Beside",), "writing": ("stream", "write"),
 }  # fmt: skip
+__all__ = [
+    "Beside",
+    "Direction",
+    "Directions",
+    "Gate",
+    "Scale",
+    "SteeringPlan",
+    "SteeringReport",
+    "beside",
+    "bundled",
+    "cosine_heat",
+    "cosines",
+    "encoder_judge",
+    "endpoint_judge",
+    "evaluate",
+    "evaluating",
+    "export",
+    "exporting",
+    "extract",
+    "extracting",
+    "from_decoder",
+    "import_directions",
+    "judging",
+    "kappa",
+    "likelihood_judge",
+    "load_directions",
+    "placebos",
+    "plan_for",
+    "report_on",
+    "score_curve",
+    "select_parts",
+    "steer",
+    "stream",
+    "write",
+]
 __getattr__, __dir__ = lazily(__name__, {name: module for module, names in _FROM.items() for name in names})

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from affectlens.capturing import budget, plan_batches
@@ -96,10 +96,11 @@ def stream(
     decoding = Decoding(max_new_tokens, temperature, top_p, seed)
     pieces = TextIteratorStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
     failed: list[BaseException] = []
+    halted = Event()
 
     def work() -> None:
         try:
-            generate(model, layouts, decoding, streamer=pieces)
+            generate(model, layouts, decoding, streamer=pieces, halted=halted)
         except BaseException as error:  # raised again where the reader is
             failed.append(error)
             pieces.end()
@@ -110,6 +111,7 @@ def stream(
         try:
             yield from pieces
         finally:
+            halted.set()  # whoever stops reading stops the writing
             writer.join()
         if failed:
             raise failed[0]

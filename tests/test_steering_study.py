@@ -13,7 +13,7 @@ from affectlens.steering import Directions
 from affectlens.steering.evaluating import study as module
 from affectlens.steering.evaluating.asking import asked, conversations
 from affectlens.steering.evaluating.prompts import PROMPTS
-from affectlens.steering.evaluating.study import reload, study
+from affectlens.steering.evaluating.study import evaluate, reload
 from affectlens.steering.evaluating.work import Scale, Work
 from affectlens.steering.judging.verdicts import Verdicts
 from affectlens.stimuli.auditing.wording import emotion_words
@@ -52,7 +52,7 @@ def judges() -> list[Counting]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Counting]]:
     folder, readers = tmp_path_factory.mktemp("steer") / "run", judges()
-    study(tiny_model("llama"), battery="starter", out=folder, judges=readers, scale=SMALL, emotions=["joy", "grief"],
+    evaluate(tiny_model("llama"), battery="starter", out=folder, judges=readers, scale=SMALL, emotions=["joy", "grief"],
           progress=False)  # fmt: skip
     return folder, readers
 
@@ -98,26 +98,26 @@ def test_a_stopped_run_goes_on_behind_what_it_has(
     with monkeypatch.context() as patch:
         patch.setattr(Work, "_asked", stop)
         with pytest.raises(KeyboardInterrupt):
-            study(model, out=folder, judges=judges(), **how)  # type: ignore[arg-type]
+            evaluate(model, out=folder, judges=judges(), **how)  # type: ignore[arg-type]
     assert Run.open(folder).info["status"] == "stopped"
     with pytest.raises(SteerError, match="no finished evaluation"):
         reload(folder)
     before = {path.name: path.stat().st_mtime_ns for path in (folder / "results").iterdir()}
     again = judges()
-    _, report = study(model, out=folder, resume=True, judges=again, **how)  # type: ignore[arg-type]
+    _, report = evaluate(model, out=folder, resume=True, judges=again, **how)  # type: ignore[arg-type]
     assert {name: (folder / "results" / name).stat().st_mtime_ns for name in before} == before
     _, whole = reload(done[0])
     pd.testing.assert_frame_equal(report.replies, whole.replies)
     with pytest.raises(RunError, match="begun with another model"):
-        study(tiny_model("llama", seed=2), out=folder, resume=True, judges=judges(), **how)  # type: ignore[arg-type]
+        evaluate(tiny_model("llama", seed=2), out=folder, resume=True, judges=judges(), **how)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="exists already"):
-        study(model, out=folder, judges=judges(), **how)  # type: ignore[arg-type]
+        evaluate(model, out=folder, judges=judges(), **how)  # type: ignore[arg-type]
 
 
 def test_parts_that_cannot_be_selected_are_left_out_and_named(tmp_path: Path) -> None:
     """Fear has too few scenes in the starter battery for two halves of whole domains."""
     small = Scale((0.3,), 2, 4, 3, 0, 2, 4, heads=(1.0,), shots=1)
-    run, report = study(tiny_model("llama"), battery="starter", out=tmp_path / "run", judges=judges(), scale=small,
+    run, report = evaluate(tiny_model("llama"), battery="starter", out=tmp_path / "run", judges=judges(), scale=small,
                         emotions=["fear"], progress=False)  # fmt: skip
     assert "heads" in run.info["left_out"]
     assert "heads" not in set(report.replies["condition"])

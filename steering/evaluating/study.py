@@ -26,7 +26,7 @@ from affectlens.types import Json
 COMMAND = "steer"
 
 
-def study(
+def evaluate(
     model: str | LensModel,
     *,
     directions: Directions | str | Path | None = None,
