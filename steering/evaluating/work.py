@@ -1,6 +1,6 @@
 """What one evaluation writes, step by step; each is kept in the run folder as soon as it is there."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -47,7 +47,9 @@ class Scale:
 
 
 PAIRS = (("joy", "surprise"), ("fear", "sadness"), ("anger", "disgust"))
-FULL = Scale((0.1, 0.2, 0.3, 0.4), 16, 24, 159, 24, 8, 12, PAIRS, ("others", "keyword"), (2.0, 4.0, 8.0), (2.0, 4.0))
+FULL = Scale(
+    (0.1, 0.15, 0.2, 0.3, 0.4), 16, 24, 159, 24, 8, 16, PAIRS, ("others", "keyword"), (2.0, 4.0, 8.0), (2.0, 4.0)
+)
 QUICK = Scale((0.3, 0.5), 3, 16, 19, 0, 3, 4)
 
 
@@ -73,10 +75,10 @@ class Work:
     def report(self) -> SteeringReport:
         """Write what is not there yet, and report on it."""
         s, emotions = self.scale, self.directions.emotions
-        grid = dict.fromkeys(emotions, s.doses)
-        neutral = self.kept("neutral", lambda: self._neutral(grid))
-        parts = {"plain": self.kept("plain", self._plain),
-                 "doses": self.kept("doses", lambda: written.steered(self.desk, self.directions, grid))}  # fmt: skip
+        neutral = pd.concat([self.kept(f"neutral.{dose:g}", partial(self._neutral, dose)) for dose in s.doses])
+        parts = {"plain": self.kept("plain", self._plain)}
+        for dose in s.doses:
+            parts[f"dose.{dose:g}"] = self.kept(f"dose.{dose:g}", partial(self._over, self.directions, "steer", [dose]))
         found = {one.arm.emotion: one.safe for one in choices(pd.concat(parts.values(), ignore_index=True), neutral)}
         doses = {emotion: found.get(emotion) or s.doses[0] for emotion in emotions}  # unsafe: shown at the least dose
         parts["placebos"] = self.kept("placebos", lambda: self._placebos(sorted(set(doses.values()))))
@@ -93,7 +95,10 @@ class Work:
             "temperature": TEMPERATURE, "tokens": s.tokens, "left_out": self.run.info.get("left_out", {}),
         }  # fmt: skip
         return report_on(
-            pd.concat(read, ignore_index=True), neutral, judges=pd.concat(trust, ignore_index=True), facts=facts
+            pd.concat(read, ignore_index=True),
+            neutral.reset_index(drop=True),
+            judges=pd.concat(trust, ignore_index=True),
+            facts=facts,
         )
 
     def _plain(self) -> pd.DataFrame:
@@ -146,7 +151,7 @@ class Work:
             parts.append(self.desk.written(rows, laid_out(self.model, said)))
         return pd.concat(parts, ignore_index=True)
 
-    def _neutral(self, grid: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+    def _neutral(self, dose: float) -> pd.DataFrame:
         items = self.battery.frame()
         calm = items[items["role"] == "neutral"]
         if len(calm) < 2:
@@ -154,6 +159,7 @@ class Work:
         order = np.random.default_rng(self.seed).permutation(len(calm))[: self.scale.texts]
         mine = calm.iloc[np.sort(order)]
         texts = dict(zip(mine["id"].astype(str), lay_out(self.model, mine), strict=True))
+        grid = dict.fromkeys(self.directions.emotions, (dose,))
         return written.neutral_texts(self.model, texts, self.directions, grid, self.progress)
 
     def kept(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
