@@ -152,8 +152,18 @@ def test_projecting_out_leaves_nothing_and_moves_nothing_else(model: LensModel) 
     assert float((before @ u).abs().max()) > 0.01
     assert float((after @ u).abs().max()) < 1e-4
     torch.testing.assert_close(after - (after @ u)[:, None] * u, before - (before @ u)[:, None] * u, atol=1e-4, rtol=0)
-    padding = ~real
-    assert torch.equal(plain["L1.resid_post"][padding], seen["L1.resid_post"][padding]), "padding is left alone"
+
+
+def test_padding_is_left_alone(model: LensModel) -> None:
+    given = batch(model, PROMPTS)
+    with record(model, "L1.resid_post") as plain:
+        model.hf(**given)
+    with steer(model, {"joy": 1.0}, directions=directions(model, joy="L1.resid_post"), operator="clamp(90)"), \
+            record(model, "L1.resid_post") as seen:  # fmt: skip
+        model.hf(**given)
+    padding = given["attention_mask"] == 0
+    assert padding.any()
+    assert torch.equal(plain["L1.resid_post"][padding], seen["L1.resid_post"][padding])
 
 
 def test_clamp_reaches_its_level_and_rotation_keeps_the_length() -> None:

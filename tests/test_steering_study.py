@@ -12,6 +12,7 @@ from affectlens.run import Run
 from affectlens.steering import Directions
 from affectlens.steering.evaluating import study as module
 from affectlens.steering.evaluating.asking import asked, conversations
+from affectlens.steering.evaluating.bundling import bundle
 from affectlens.steering.evaluating.prompts import PROMPTS
 from affectlens.steering.evaluating.study import evaluate, reload
 from affectlens.steering.evaluating.work import Scale, Work
@@ -151,3 +152,17 @@ def test_a_model_without_bundled_directions_gets_its_own() -> None:
     model = tiny_model("llama")
     found = module._directions(model, None, load_battery("starter"), 0, False)
     assert {d.site for d in found} == {f"L{module.layer_of(model)}.resid_post"}
+
+
+def test_a_bundle_carries_its_figures(done: tuple[Path, list[Counting]], tmp_path: Path) -> None:
+    _, report = reload(done[0])
+    if not any(report.safe.values()):
+        with pytest.raises(SteerError, match="no safe dose"):
+            bundle(done[0], tmp_path)
+        return
+    path = bundle(done[0], tmp_path)
+    for one in Directions.load(path):
+        assert one.safe == report.safe[one.emotion]
+        rows = one.facts["evaluation"]["table"]
+        assert all(row["emotion"] == one.emotion for row in rows)
+        assert bool(rows) == (one.safe is not None)
