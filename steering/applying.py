@@ -5,10 +5,13 @@ plan that only adds at every token costs one addition a site and step. Of anythi
 token stands, so the model's passes are followed, and ``generate`` tells where the reply begins.
 """
 
+import hashlib
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -17,10 +20,13 @@ from affectlens.cursors import following
 from affectlens.errors import SteerError
 from affectlens.hooks import attach
 from affectlens.model import LensModel
-from affectlens.steering.acting import Acting, constant
+from affectlens.steering.acting import PROVING, Acting, constant
+from affectlens.steering.listening import listening
 from affectlens.steering.plan import SteeringPlan, plan_for
 
-_PROVED: set[tuple[object, ...]] = set()
+_HOLDERS: "weakref.WeakKeyDictionary[LensModel, list[int]]" = weakref.WeakKeyDictionary()
+_PROVED: set[str] = set()
+_HOW = {"directions", "raw", "operator", "layers", "positions", "schedule", "gate", "conflict"}
 _PROOF = 4  # tokens of the pass that proves an effect
 
 
@@ -39,7 +45,8 @@ def steer(
 ) -> Iterator[Steering]:
     """Steer every pass of ``model`` inside the ``with``.
 
-    Dose 0 installs nothing. A plan that changes no logit is an error. Two may be nested: their doses add.
+    Dose 0 installs nothing. A plan that changes no logit is an error. Two may be nested: their doses add. Another
+    thread that wants to steer or write with the same model waits.
 
     Args:
         model: from :func:`affectlens.load_model`; call ``model.hf.generate`` or ``model.hf`` as ever.
@@ -56,6 +63,8 @@ def steer(
         SteerError: as for :func:`affectlens.steering.plan_for`; a plan that changes no logit; positions that need to
             know where the reply begins, where nothing says it.
     """
+    if wrong := sorted(set(how) - _HOW):
+        raise SteerError(f"steer does not know {', '.join(wrong)}: it takes {', '.join(sorted(_HOW))}.")
     if isinstance(doses, SteeringPlan) and how:
         raise SteerError(f"A plan says it all: leave out {', '.join(how)}, or give doses instead.")
     plan = doses if isinstance(doses, SteeringPlan) else plan_for(model, doses, **how)
@@ -66,9 +75,24 @@ def steer(
     for term in plan.terms:
         if term.direction.fingerprint != model.fingerprint:
             raise SteerError(f"This plan is for {term.direction.model}, not for {model.name}.")
-    _prove(model, plan)
-    with _installed(model, steering, prompt_tokens):
-        yield steering
+    with model.lock:  # hooks are the model's: another thread would be steered by them
+        _prove(model, plan)
+        holders = _HOLDERS.setdefault(model, [])
+        holders.append(get_ident())
+        try:
+            with _installed(model, steering, prompt_tokens):
+                yield steering
+        finally:
+            holders.pop()
+
+
+def steered_here(model: LensModel) -> bool:
+    """Whether this thread has steering of the model in place.
+
+    Args:
+        model: the model.
+    """
+    return get_ident() in _HOLDERS.get(model, [])
 
 
 @contextmanager
@@ -83,7 +107,7 @@ def _installed(
         cursor = handles.enter_context(nullcontext() if all(simple.values()) else following(model))
         acting = Acting(model, steering, cursor, prompt_tokens, forced)
         if cursor is not None and not forced:
-            _listen(handles, model, acting)
+            handles.enter_context(listening(model, acting))
             acting.watch_gates(handles)
         for site, terms in plan.acting.items():
             act = constant(model, site, terms) if simple[site] else partial(acting.act, site, terms)
@@ -93,40 +117,23 @@ def _installed(
         yield
 
 
-def _listen(handles: ExitStack, model: LensModel, acting: Acting) -> None:
-    """Let ``generate`` say how wide its prompt is; what it is called with is passed on untouched."""
-    inner = model.hf.generate
-    before = model.hf.__dict__.get("generate")
-
-    def generate(*args: Any, **kwargs: Any) -> Any:
-        given = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs", kwargs.get("inputs_embeds")))
-        kept, acting.width = acting.width, int(given.shape[1]) if given is not None else acting.width
-        try:
-            return inner(*args, **kwargs)
-        finally:
-            acting.width = kept
-
-    def restore() -> None:
-        if before is None:
-            model.hf.__dict__.pop("generate", None)
-        else:
-            model.hf.__dict__["generate"] = before
-
-    object.__setattr__(model.hf, "generate", generate)
-    handles.callback(restore)
-
-
 def _prove(model: LensModel, plan: SteeringPlan) -> None:
     """Raise a :class:`SteerError` if the plan at full strength changes no logit; a plan is tried once."""
-    key = (model.fingerprint, *((t.direction.site, str(t.operator), t.vector.tobytes()) for t in plan.terms))
+    said = [plan.conflict.encode(), model.fingerprint.encode()]
+    said += [f"{t.direction.site} {t.operator}".encode() + t.vector.tobytes() for t in plan.terms]
+    key = hashlib.sha256(b"|".join(said)).hexdigest()
     if key in _PROVED:
         return
     size = model.hf.get_input_embeddings().weight.shape[0]
     ids = torch.arange(_PROOF, device=model.device)[None] * 7 % size
-    with torch.inference_mode():
-        plain = model.hf(ids, use_cache=False).logits
-        with _installed(model, Steering(plan), None, forced=True):
-            steered = model.hf(ids, use_cache=False).logits
+    PROVING.add(id(model))
+    try:
+        with torch.inference_mode():
+            plain = model.hf(ids, use_cache=False).logits
+            with _installed(model, Steering(plan), None, forced=True):
+                steered = model.hf(ids, use_cache=False).logits
+    finally:
+        PROVING.discard(id(model))
     if torch.equal(plain, steered):
         raise SteerError(
             "This plan changes no logit, though a dose is not 0: it is too small for the model's dtype, or its "

@@ -49,8 +49,8 @@ def doses_of(plan: "SteeringPlan") -> str:
     Args:
         plan: whose doses.
     """
-    doses = {term.direction.emotion: f"{term.direction.emotion} {term.dose:+g}" for term in plan.terms}
-    return ", ".join(doses.values()) + (" of the norm" if plan.raw else "")
+    said = [f"{t.direction.emotion} {t.dose:+g}{' of the norm' if t.raw else ''}" for t in plan.terms]
+    return ", ".join(dict.fromkeys(said))
 
 
 def caption(beside: "Beside", column: int = 0, forward: str = "read anew") -> str:

@@ -70,6 +70,8 @@ class Direction:
             )
         if not np.isfinite(self.norm) or self.norm <= 0:
             raise SteerError(f"The norm at {self.site} is {self.norm}: it must be above zero.")
+        if self.safe is not None and not (np.isfinite(self.safe) and self.safe > 0):
+            raise SteerError(f"The safe dose of {self.emotion} is {self.safe}: it is a number above zero, or None.")
         Site.parse(self.site)
         if self.fixed.size == 0:
             object.__setattr__(self, "fixed", np.zeros((0, len(self.vector)), np.float32))
@@ -100,6 +102,8 @@ class Directions:
         if len(prints) > 1:
             raise SteerError(f"A set of directions belongs to one model; these are of {len(prints)}.")
         for name in self.emotions:
+            if len({d.site for d in self[name]}) < len(self[name]):
+                raise SteerError(f"There are two directions of {name} at one site: their doses would add. Keep one.")
             if len({d.safe for d in self[name]}) > 1:
                 raise SteerError(f"The directions of {name} state different safe doses: give them one.")
 
@@ -133,7 +137,7 @@ class Directions:
 
     def only(self, *names: str) -> "Directions":
         """Those of these emotions."""
-        return Directions(d for name in names for d in self[name])
+        return Directions(d for name in dict.fromkeys(map(spelled, names)) for d in self[name])
 
     def with_safe(self, doses: dict[str, float | None]) -> "Directions":
         """The same with safe raw doses by emotion; emotions that are not named keep theirs."""

@@ -25,6 +25,7 @@ class Gate:
     bias: float
     below: bool = False
     says: str = "a gate"
+    fingerprint: str = ""  # of the model that it was found in
 
     @classmethod
     def of_direction(cls, direction: Direction, percentile: float, *, below: bool = False) -> "Gate":
@@ -34,7 +35,7 @@ class Gate:
             SteerError: a direction without levels, or a percentile beyond 0 to 100.
         """
         says = f"{direction.emotion} at {direction.site} {'below' if below else 'above'} percentile {percentile:g}"
-        return cls(direction.at, direction.vector, -level(direction, percentile), below, says)
+        return cls(direction.at, direction.vector, -level(direction, percentile), below, says, direction.fingerprint)
 
     @classmethod
     def of_probe(
@@ -61,7 +62,8 @@ class Gate:
         sign = -1.0 if not several and name is not None and name == probes.classes[0] else 1.0
         says = f"probe of {name or probes.target} at layer {where} {'below' if below else 'above'} {threshold:g}"
         site = Site(probes.site, where)
-        return cls(site, sign * linear.weights[row], sign * float(linear.bias[row]) - threshold, below, says)
+        bias = sign * float(linear.bias[row]) - threshold
+        return cls(site, sign * linear.weights[row], bias, below, says, probes.fingerprint)
 
     def open(self, h: Float[Tensor, "batch pos d"]) -> Bool[Tensor, "batch pos"]:
         """Which tokens it opens."""

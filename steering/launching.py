@@ -92,12 +92,12 @@ def explain(asked: Asked) -> None:
         say(plan.explain())
         return
     terms = [
-        {"emotion": t.direction.emotion, "site": t.direction.site, "dose": t.dose, "strength": t.strength,
+        {"emotion": t.direction.emotion, "site": t.direction.site, "dose": t.dose, "raw": t.raw, "strength": t.strength,
          "operator": str(t.operator), "timing": str(t.timing), "method": t.direction.method,
          "norm": t.direction.norm, "safe": t.direction.safe}
         for t in plan.terms
     ]  # fmt: skip
-    facts = {"model": asked.model.name, "raw": plan.raw, "conflict": plan.conflict, "nothing": plan.is_nothing}
+    facts = {"model": asked.model.name, "conflict": plan.conflict, "nothing": plan.is_nothing}
     emit(facts | {"terms": terms, "plan": plan.explain()}, as_json=True)
 
 

@@ -4,10 +4,10 @@ Where several terms add at one site, a stated rule settles their conflict:
 
 ``sum``         the vectors are added as they are; doses add, and opposite directions cancel
 ``orthogonal``  each later vector loses what it shares with the earlier ones: the first named keeps its whole effect
-``strongest``   at each site only the term of the largest dose acts
+``strongest``   at each site only the term of the largest share of the norm acts
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,8 +32,9 @@ class Term:
     """One direction's part in a plan."""
 
     direction: Direction
-    dose: float  # as asked: 1.0 is the safe dose, or a share of the norm if the plan is raw
+    dose: float  # as asked: 1.0 is the safe dose, or a share of the norm if the term is raw
     strength: float  # of ``add`` the signed share of the norm, of the others the share of the whole way
+    raw: bool = False  # whether the dose was asked for as a share of the norm
     operator: Operator = field(default_factory=lambda: Operator("add"))
     timing: Timing = field(default_factory=Timing)
     gate: Gate | None = None
@@ -55,7 +56,6 @@ class SteeringPlan:
 
     terms: tuple[Term, ...]
     conflict: str = "sum"
-    raw: bool = False
 
     @property
     def is_nothing(self) -> bool:
@@ -74,7 +74,7 @@ class SteeringPlan:
     def __add__(self, other: "SteeringPlan") -> "SteeringPlan":
         if self.conflict != other.conflict:
             raise SteerError(f"These plans settle conflicts by {self.conflict} and {other.conflict}: choose one rule.")
-        return SteeringPlan(self.terms + other.terms, self.conflict, self.raw and other.raw)
+        return SteeringPlan(self.terms + other.terms, self.conflict)
 
     def explain(self) -> str:
         """What will happen, in words: one line a term, then what the terms do to each other."""
@@ -93,7 +93,7 @@ def plan_for(
     directions: Directions | str | Path | None = None,
     raw: bool = False,
     operator: str = "add",
-    layers: list[int] | None = None,
+    layers: int | Sequence[int] | None = None,
     positions: str = "all",
     schedule: str = "constant",
     gate: Gate | None = None,
@@ -111,7 +111,7 @@ def plan_for(
         layers: use only the directions of these layers.
         positions: ``all``, ``prompt``, ``response`` or ``first(8)`` (see :mod:`affectlens.steering.timing`).
         schedule: ``constant``, ``decay(16)`` or ``ramp(16)``, in tokens of the reply.
-        gate: act only at tokens where it is open.
+        gate: act only at tokens where it is open; of this model.
         conflict: ``sum``, ``orthogonal`` or ``strongest``.
 
     Raises:
@@ -119,25 +119,39 @@ def plan_for(
     """
     if conflict not in CONFLICTS:
         raise SteerError(f"conflict={conflict!r} is not known: choose {', '.join(CONFLICTS)}.")
-    if not doses:
+    if not isinstance(doses, Mapping) or not doses:
         raise SteerError('No emotion is named: give doses such as {"joy": 0.6}.')
+    if gate is not None and gate.fingerprint != model.fingerprint:
+        raise SteerError(f"The gate ({gate.says}) was found in another model than {model.name}.")
     found = directions if isinstance(directions, Directions) else load_directions(directions, model)
     found.expect(model)
+    only = [layers] if isinstance(layers, int) else layers
     how, when = Operator.parse(operator), Timing.of(positions, schedule)
     terms = []
     for name, dose in named(doses).items():
-        mine = [d for d in found[name] if layers is None or d.at.layer in layers]
+        mine = [d for d in found[name] if only is None or d.at.layer in only]
         if not mine:
             there = ", ".join(str(d.at.layer) for d in found[name])
-            raise SteerError(f"{name} has no direction at layers {layers}, only at {there}.")
-        terms += [Term(d, float(dose), _strength(d, float(dose), how, raw), how, when, gate) for d in mine]
+            raise SteerError(f"{name} has no direction at layers {list(only or [])}, only at {there}.")
+        terms += [Term(d, dose, strength(d, dose, how, raw), raw, how, when, gate) for d in mine]
         for one in mine:
             if how.kind == "clamp":
                 _check_levels(one, how)
-    return SteeringPlan(tuple(terms), conflict, raw)
+    return SteeringPlan(tuple(terms), conflict)
 
 
-def _strength(direction: Direction, dose: float, operator: Operator, raw: bool) -> float:
+def strength(direction: Direction, dose: float, operator: Operator, raw: bool) -> float:
+    """What a dose is of an operator: of ``add`` the signed share of the norm, of the others the share of the way.
+
+    Args:
+        direction: that the dose is of.
+        dose: as asked.
+        operator: what it is done by.
+        raw: whether doses of ``add`` are shares of the norm already.
+
+    Raises:
+        SteerError: a dose that is no number or beyond what the operator takes, or no safe dose to count in.
+    """
     if not np.isfinite(dose):
         raise SteerError(f"The dose of {direction.emotion} is {dose}: give a number.")
     if operator.kind in ("project_out", "clamp") and not 0 <= dose <= 1:
@@ -184,9 +198,12 @@ def named(doses: Mapping[str, float]) -> dict[str, float]:
     """Doses by the basic word; an emotion that is named twice, by both its words, is refused.
 
     Raises:
-        SteerError: an emotion named twice.
+        SteerError: an emotion named twice, or a dose that is no number.
     """
-    found = {spelled(name): dose for name, dose in doses.items()}
+    try:
+        found = {spelled(name): float(dose) for name, dose in doses.items()}
+    except (TypeError, ValueError):
+        raise SteerError(f"Doses are numbers by name, such as {{'joy': 0.6}}, not {dict(doses)!r}.") from None
     if len(found) < len(doses):
         raise SteerError(f"An emotion is named twice in {', '.join(doses)}: basic and peak words are one emotion.")
     return found

@@ -11,7 +11,7 @@ from affectlens.generating import Decoding, generate
 from affectlens.layouts import Layout, Message, lay_out
 from affectlens.model import LensModel
 from affectlens.progress import tracked
-from affectlens.steering.applying import steer
+from affectlens.steering.applying import steer, steered_here
 from affectlens.steering.plan import SteeringPlan
 from affectlens.texts import as_table
 
@@ -49,6 +49,7 @@ def write(
         SteerError: as for :func:`affectlens.steering.steer`.
         CaptureError: prompts that are none, or do not fit into the context.
     """
+    _check_how(doses, how)
     layouts = _laid_out(model, prompts, chat)
     decoding = Decoding(max_new_tokens, temperature, top_p, seed)
     replies: list[str] = [""] * len(layouts)
@@ -87,34 +88,44 @@ def stream(
         how: what :func:`affectlens.steering.plan_for` takes.
 
     Raises:
-        SteerError: as for :func:`affectlens.steering.steer`.
+        SteerError: as for :func:`affectlens.steering.steer`; inside a ``with steer(...)``.
         CaptureError: a prompt that is none, or does not fit into the context.
     """
     from transformers import TextIteratorStreamer
 
+    _check_how(doses, how)
+    if steered_here(model):
+        raise SteerError(
+            "stream writes in a thread of its own, which waits for your steer(...) to end: give it doses=."
+        )
     layouts = _laid_out(model, [prompt], chat)
     decoding = Decoding(max_new_tokens, temperature, top_p, seed)
     pieces = TextIteratorStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
     failed: list[BaseException] = []
     halted = Event()
 
-    def work() -> None:
+    def work() -> None:  # all of it in one thread: what is suspended between pieces steers nothing else
         try:
-            generate(model, layouts, decoding, streamer=pieces, halted=halted)
+            with steer(model, doses, **how) if doses is not None else nullcontext():
+                generate(model, layouts, decoding, streamer=pieces, halted=halted)
         except BaseException as error:  # raised again where the reader is
             failed.append(error)
             pieces.end()
 
-    with steer(model, doses, **how) if doses is not None else nullcontext():
-        writer = Thread(target=work, daemon=True)
-        writer.start()
-        try:
-            yield from pieces
-        finally:
-            halted.set()  # whoever stops reading stops the writing
-            writer.join()
-        if failed:
-            raise failed[0]
+    writer = Thread(target=work, daemon=True)
+    writer.start()
+    try:
+        yield from pieces
+    finally:
+        halted.set()  # whoever stops reading stops the writing
+        writer.join()
+    if failed:
+        raise failed[0]
+
+
+def _check_how(doses: Doses, how: Mapping[str, Any]) -> None:
+    if doses is None and how:
+        raise SteerError(f"Without doses nothing is steered: leave out {', '.join(how)}, or give doses=.")
 
 
 def _laid_out(model: LensModel, prompts: Sequence[str | Sequence[Message]], chat: bool) -> list[Layout]:

@@ -1,6 +1,8 @@
 """Laws of steering: dose 0 is the identity, doses add, caching, batching, padding and streaming never matter."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -178,6 +180,7 @@ def test_clamp_reaches_its_level_and_rotation_keeps_the_length() -> None:
     near = torch.acos(torch.nn.functional.cosine_similarity(h, u, dim=-1)).rad2deg()
     torch.testing.assert_close(angle, near.clamp(max=30.0), atol=1e-2, rtol=0)
     torch.testing.assert_close(rotate(u[None, None] * 3, u, 1.0, 30.0), u[None, None] * 3)
+    torch.testing.assert_close(rotate(h, u, 1.0, 180.0), h.norm(dim=-1, keepdim=True) * u)  # to u, and not past it
 
 
 @pytest.mark.parametrize(
@@ -234,7 +237,7 @@ def test_gates_open_where_they_should(llama: LensModel) -> None:
     probe = np.random.default_rng(5).normal(size=llama.d_model)
     for site in ("L0.resid_post", "L1.resid_post"):
         for below in (False, True):
-            gate = Gate(Site.parse(site), probe, 0.1, below)
+            gate = Gate(Site.parse(site), probe, 0.1, below, fingerprint=llama.fingerprint)
             expected = gate.open(plain[site]) & given["attention_mask"].bool()
             with steer(llama, {"joy": 1.0}, directions=mine, gate=gate) as steering, \
                     record(llama, "L1.resid_post") as seen:  # fmt: skip
@@ -244,7 +247,7 @@ def test_gates_open_where_they_should(llama: LensModel) -> None:
             assert torch.equal(moved, expected)
             assert steering.opened == int(expected.sum())
             assert steering.seen == int(given["attention_mask"].sum())
-    late = Gate(Site.parse("L1.resid_post"), probe, 0.0)
+    late = Gate(Site.parse("L1.resid_post"), probe, 0.0, fingerprint=llama.fingerprint)
     with pytest.raises(SteerError, match="computed after"), \
             steer(llama, {"joy": 1.0}, directions=directions(llama, joy="L0.resid_post"), gate=late):  # fmt: skip
         pass
@@ -305,6 +308,9 @@ def test_a_plan_that_changes_no_logit_is_an_error() -> None:
         (lambda m, d: plan_for(m, {"joy": 1.0}, directions=d, conflict="war"), "conflict='war'"),
         (lambda m, d: plan_for(m, {"joy": 1.0}, directions=d, layers=[1]), "only at 0"),
         (lambda m, d: plan_for(m, {"joy": 1.0}, directions=d.with_safe({"joy": None})), "No safe dose of joy"),
+        (lambda m, d: plan_for(m, {"joy": 1.0}, directions=d, layers=1), "only at 0"),
+        (lambda m, d: plan_for(m, {"joy": 1.0}, directions=d, gate=Gate(Site.parse("L0.resid_post"), d.all[0].vector,
+                                                                         0.0, fingerprint="f")), "another model"),
         (lambda m, d: plan_for(m, {"joy": 1.0}), "There are no directions for"),
         (lambda m, d: plan_for(m, {"joy": 1.0}, directions="nowhere.safetensors"), "There is no file"),
         (lambda m, d: plan_for(tiny_model("llama", seed=3), {"joy": 1.0}, directions=d), "can't steer"),
@@ -326,6 +332,10 @@ def test_positions_without_a_prompt_are_refused(llama: LensModel) -> None:
     plan = plan_for(llama, {"joy": 1.0}, directions=directions(llama))
     with pytest.raises(SteerError, match="A plan says it all"), steer(llama, plan, raw=True):
         pass
+    with pytest.raises(SteerError, match="does not know dosis"), steer(llama, {"joy": 1.0}, dosis=2):
+        pass
+    with pytest.raises(SteerError, match="Without doses"):
+        write(llama, PROMPTS, raw=True, chat=False)
 
 
 def test_everything_is_restored_after_an_error(llama: LensModel) -> None:
@@ -375,3 +385,87 @@ def test_the_laws_hold_on_the_real_model(smol: LensModel) -> None:
     close(cached, uncached)
     for a, b in zip(cached, single, strict=True):
         torch.testing.assert_close(a[:1], b, atol=1e-4, rtol=0)
+
+
+def test_threads_wait_for_each_other(llama: LensModel) -> None:
+    """Plain and steered replies that are written at once are those that are written alone."""
+    plan = plan_for(llama, {"joy": 40.0}, directions=directions(llama, joy="L1.resid_post"), positions="response")
+    how: dict[str, Any] = {"chat": False, "max_new_tokens": 6, "progress": False}
+    alone = {doses: write(llama, PROMPTS, doses=doses, **how) for doses in (None, plan)}
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [(doses, pool.submit(write, llama, PROMPTS, doses=doses, **how)) for doses in (None, plan) * 6]
+        for doses, job in jobs:
+            assert job.result() == alone[doses]
+    assert alone[None] != alone[plan]
+    assert "generate" not in vars(llama.hf)
+
+
+def test_an_open_stream_steers_nothing_else(llama: LensModel) -> None:
+    plan = plan_for(llama, {"joy": 40.0}, directions=directions(llama, joy="L1.resid_post"))
+    how: dict[str, Any] = {"chat": False, "max_new_tokens": 30}
+    plain = write(llama, PROMPTS, progress=False, **how)
+    pieces = stream(llama, PROMPTS[0], doses=plan, **how)
+    next(pieces)
+    assert write(llama, PROMPTS, progress=False, **how) == plain
+    pieces.close()  # type: ignore[attr-defined]
+    with steer(llama, plan), pytest.raises(SteerError, match="a thread of its own"):
+        next(stream(llama, PROMPTS[0], **how))
+
+
+def test_contexts_may_end_in_any_order(llama: LensModel) -> None:
+    before = logits_of(llama)
+    mine = directions(llama, joy="L1.resid_post")
+    first, second = (steer(llama, {"joy": dose}, directions=mine, positions="response") for dose in (1.0, 2.0))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with steer(llama, {"joy": 2.0}, directions=mine, positions="response"):
+        pass
+    left = logits_of(llama)
+    second.__exit__(None, None, None)
+    with steer(llama, {"joy": 2.0}, directions=mine, positions="response"):
+        close(left, logits_of(llama))
+    assert "generate" not in vars(llama.hf)
+    assert all(torch.equal(a, b) for a, b in zip(before, logits_of(llama), strict=True))
+
+
+def test_steering_is_proved_inside_steering(llama: LensModel) -> None:
+    gate = Gate(Site.parse("L0.resid_post"), np.ones(llama.d_model), 0.0, fingerprint=llama.fingerprint)
+    mine = directions(llama, joy="L1.resid_post", fear="L1.resid_post")
+    with steer(llama, {"joy": 1.0}, directions=mine, positions="response", gate=gate) as outer, \
+            steer(llama, {"fear": 0.987}, directions=mine):  # fmt: skip
+        assert outer.seen == 0, "the proof is no pass of the user's"
+        logits_of(llama)
+        assert outer.seen > 0
+
+
+def test_each_conflict_rule_is_proved_by_itself(llama: LensModel) -> None:
+    joy = direction(llama, "joy", "L0.resid_post")
+    against = replace(joy, emotion="fear", vector=-joy.vector)
+    doses, mine = {"joy": 1.0, "fear": 1.0}, Directions([joy, against])
+    with steer(llama, doses, directions=mine, conflict="strongest"):
+        pass
+    with pytest.raises(SteerError, match="changes no logit"), steer(llama, doses, directions=mine):
+        pass
+
+
+def test_embeddings_tell_the_prompt_too(llama: LensModel) -> None:
+    given = batch(llama, PROMPTS[:1])
+    embedded = llama.hf.get_input_embeddings()(given["input_ids"])
+    more: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 2}
+    with steer(llama, {"joy": 40.0}, directions=directions(llama, joy="L1.resid_post"), positions="response"):
+        by_ids = llama.hf.generate(**given, **more)[:, given["input_ids"].shape[1] :]
+        by_values = llama.hf.generate(
+            input_ids=None, inputs_embeds=embedded, attention_mask=given["attention_mask"], **more
+        )
+    assert torch.equal(by_ids, by_values)
+
+
+def test_doses_that_would_double_are_refused(llama: LensModel) -> None:
+    joy = direction(llama, "joy", "L0.resid_post")
+    with pytest.raises(SteerError, match="two directions of joy at one site"):
+        Directions([joy, joy])
+    assert len(Directions([joy]).only("joy", "ecstasy")) == 1
+    for safe in (0.0, -0.5, float("nan")):
+        with pytest.raises(SteerError, match="safe dose of joy"):
+            Directions([joy]).with_safe({"joy": safe})

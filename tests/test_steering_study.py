@@ -1,6 +1,7 @@
 """The evaluation as a whole, on a tiny model with judges whose rule is known."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from affectlens.steering import Directions
 from affectlens.steering.evaluating import study as module
 from affectlens.steering.evaluating.asking import asked, conversations
 from affectlens.steering.evaluating.bundling import bundle
+from affectlens.steering.evaluating.parts import methods_beside
 from affectlens.steering.evaluating.prompts import PROMPTS
 from affectlens.steering.evaluating.study import evaluate, reload
 from affectlens.steering.evaluating.work import Scale, Work
@@ -22,7 +24,7 @@ from affectlens.stimuli.battery import load_battery
 from affectlens.stimuli.taxonomy import EMOTIONS
 from affectlens.testing import tiny_model
 
-SMALL = Scale((0.3, 0.6), 2, 6, 9, 8, 2, 4, (("joy", "fear"),), ("others", "keyword"), (1.0,), (), 1)
+SMALL = Scale((0.3, 0.6), 2, 6, 9, 8, 4, (("joy", "fear"),), ("others", "keyword"), (1.0,), (), 1)
 
 
 class Counting:
@@ -67,9 +69,8 @@ def test_the_run_holds_everything(done: tuple[Path, list[Counting]]) -> None:
     assert kept.emotions == ("joy", "sadness")
     assert {e: kept[e][0].safe for e in kept.emotions} == report.safe
     rows = report.replies
-    assert set(rows["condition"]) == {
-        "plain", "steer", "random", "shuffled", "orthogonal", "mean", "prompted", "fewshot"
-    }  # fmt: skip
+    placebos = {"random", "shuffled", "orthogonal", "mean"}
+    assert set(rows["condition"]) - placebos == {"plain", "steer", "prompted", "fewshot"}  # fmt: skip
     assert "heads" in run.info["left_out"], "two halves of whole domains don't hold both emotions"
     plain = rows[rows["condition"] == "plain"]
     assert sorted(plain["half"]) == ["choose", "choose", "report", "report"]
@@ -111,13 +112,15 @@ def test_a_stopped_run_goes_on_behind_what_it_has(
     pd.testing.assert_frame_equal(report.replies, whole.replies)
     with pytest.raises(RunError, match="begun with another model"):
         evaluate(tiny_model("llama", seed=2), out=folder, resume=True, judges=judges(), **how)  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="begun with another plan"):
+        evaluate(model, out=folder, resume=True, judges=judges(), seed=7, **how)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="exists already"):
         evaluate(model, out=folder, judges=judges(), **how)  # type: ignore[arg-type]
 
 
 def test_parts_that_cannot_be_selected_are_left_out_and_named(tmp_path: Path) -> None:
     """Fear has too few scenes in the starter battery for two halves of whole domains."""
-    small = Scale((0.3,), 2, 4, 3, 0, 2, 4, heads=(1.0,), shots=1)
+    small = Scale((0.3,), 2, 4, 3, 0, 4, heads=(1.0,), shots=1)
     run, report = evaluate(tiny_model("llama"), battery="starter", out=tmp_path / "run", judges=judges(), scale=small,
                         emotions=["fear"], progress=False)  # fmt: skip
     assert "heads" in run.info["left_out"]
@@ -166,3 +169,32 @@ def test_a_bundle_carries_its_figures(done: tuple[Path, list[Counting]], tmp_pat
         rows = one.facts["evaluation"]["table"]
         assert all(row["emotion"] == one.emotion for row in rows)
         assert bool(rows) == (one.safe is not None)
+
+
+def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    one = module._directions(model, None, load_battery("starter"), 0, False).only("joy").all[0]
+    for strange, message in (
+        (replace(one, emotion="formality"), "formality is none"),
+        (replace(one, method="imported"), "can't be evaluated"),
+        (replace(one, position=""), "can't be evaluated"),
+    ):
+        with pytest.raises(SteerError, match=message):
+            evaluate(model, directions=Directions([strange]), battery="starter", out=tmp_path / "run", judges=judges(),
+                     scale=SMALL, progress=False)  # fmt: skip
+        assert not (tmp_path / "run").exists()
+    fear = replace(one, emotion="fear", facts=one.facts | {"against": "others"})
+    with pytest.raises(SteerError, match="one method at a time"):
+        evaluate(model, directions=Directions([one, fear]), battery="starter", out=tmp_path / "run", judges=judges(),
+                 scale=SMALL, progress=False)  # fmt: skip
+    assert methods_beside(Directions([fear]), ("others", "keyword")) == ["keyword"]
+
+
+def test_the_choosing_half_is_not_judged(done: tuple[Path, list[Counting]]) -> None:
+    _, report = reload(done[0])
+    chosen = report.replies[report.replies["half"] == "choose"]
+    assert len(chosen)
+    assert set(chosen["encoder"]) == {""}
+    assert chosen["encoder.p"].isna().all()
+    read = report.replies[report.replies["half"] == "report"]
+    assert list(read["encoder"]) == Counting("encoder").judge(read["reply"].tolist()).best

@@ -29,7 +29,7 @@ class Desk:
     progress: bool | None = None
 
     def written(self, rows: Sequence[Asked], layouts: Sequence[Layout] | None = None) -> pd.DataFrame:
-        """The replies, with the perplexity that the plain model has of them after the prompt that it saw.
+        """The replies, with the plain model's perplexity of them after the plain prompt, however it was asked.
 
         Args:
             rows: what is written.
@@ -46,9 +46,9 @@ class Desk:
             seed=self.how.seed, reply=said, n_new=[len(one) for one in ids], ppl=np.exp(nll),
         )  # fmt: skip
 
-    def numbers(self, half: str | None = None, most: int | None = None) -> list[int]:
-        """The prompts of a half, or of both, the first ``most`` of them."""
-        return [i for i, (_, mine, _) in enumerate(self.prompts) if half in (None, mine)][:most]
+    def numbers(self, half: str | None = None) -> list[int]:
+        """The prompts of a half, or of both."""
+        return [i for i, (_, mine, _) in enumerate(self.prompts) if half in (None, mine)]
 
 
 def facts(
@@ -87,16 +87,15 @@ def steered(
 
 
 def placebos(
-    desk: Desk, directions: Directions, vectors: Mapping[str, np.ndarray], doses: Sequence[float], most: int
+    desk: Desk, directions: Directions, vectors: Mapping[str, np.ndarray], doses: Sequence[float]
 ) -> pd.DataFrame:
-    """Placebo directions at each dose that they stand beside, on the first prompts of the reporting half.
+    """Placebo directions at each dose that they stand beside, on the reporting half.
 
     Args:
         desk: who writes.
         directions: whose sites and norms they take.
         vectors: unit vectors ``[draw, site, d]`` by kind.
         doses: raw, without repeats.
-        most: prompts.
     """
     places = _places(directions)
     site = _site(places)
@@ -109,7 +108,7 @@ def placebos(
                     for (place, norm), v in zip(places.items(), each, strict=True)
                 }
                 said = facts(kind, method=kind, site=site, dose=dose, draw=draw)
-                rows += [(i, more, said) for i in desk.numbers("report", most)]
+                rows += [(i, more, said) for i in desk.numbers("report")]
     return desk.written(rows)
 
 

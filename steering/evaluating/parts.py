@@ -1,14 +1,18 @@
 """What stands beside the directions that are evaluated: placebos, another method, heads and neurons."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from affectlens.capturing import capture
+from affectlens.errors import SteerError
 from affectlens.model import LensModel
 from affectlens.steering.directions import Directions
 from affectlens.steering.extracting import extract, placebos, select_parts
+from affectlens.steering.extracting.methods import METHODS
 from affectlens.stimuli.battery import Battery
+from affectlens.stimuli.taxonomy import EMOTIONS
 from affectlens.types import Json
 
 KINDS = {"random": "random", "shuffled": "shuffled", "orthogonal": "orthogonal", "mean": "mean_of_all"}
@@ -44,6 +48,35 @@ def placebo_vectors(
         )
         for kind, n in wanted.items()
     }
+
+
+def methods_beside(directions: Directions, methods: Sequence[str]) -> list[str]:
+    """Those of the other methods that are not what is evaluated already.
+
+    Args:
+        directions: that are evaluated.
+        methods: as :func:`by_method` names them.
+    """
+    first = directions.all[0]
+    return [name for name in methods if not (name == "others" and first.facts.get("against") == "others")]
+
+
+def checked(directions: Directions) -> None:
+    """Raise a :class:`SteerError` unless an evaluation can do all that it will do with these directions.
+
+    Args:
+        directions: to be evaluated.
+    """
+    if strange := [name for name in directions.emotions if name not in EMOTIONS]:
+        raise SteerError(f"Judges know Plutchik's emotions; {', '.join(strange)} is none: leave it out.")
+    if len(called := {d.called for d in directions}) > 1:
+        raise SteerError(f"These directions are by {', '.join(sorted(called))}: evaluate one method at a time.")
+    first = directions.all[0]
+    if first.method not in METHODS or not first.position:
+        raise SteerError(
+            f"Directions by {first.method!r} can't be evaluated: shuffled labels and other methods beside them need one "
+            f"of {', '.join(METHODS)} and the position of their activations. Extract them from a battery."
+        )
 
 
 def by_method(

@@ -7,6 +7,7 @@
 4. Two blind judges read everything, with and without its emotion words.
 """
 
+import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from pathlib import Path
 from affectlens.errors import RunError
 from affectlens.model import LensModel, load_model
 from affectlens.run import Run
-from affectlens.steering.directions import Directions, spelled
+from affectlens.steering.directions import Directions
+from affectlens.steering.evaluating.parts import checked
 from affectlens.steering.evaluating.result import SteeringReport
 from affectlens.steering.evaluating.sections import render
 from affectlens.steering.evaluating.work import FULL, QUICK, Scale, Work
@@ -50,7 +52,7 @@ def evaluate(
         directions: a set or its file; by default the bundled one, or for other models one extracted from ``battery``.
         battery: where directions, heads, neurons, examples and neutral texts come from.
         out: the run folder.
-        resume: go on with what a stopped run left out.
+        resume: go on with what a stopped run left out, with its own directions.
         quick: two doses, few prompts and draws: a first look, whose p can't pass for eight emotions.
         emotions: only these; all that the set has if None.
         judges: two or more; by default the encoder and the embedded model's likelihoods.
@@ -74,34 +76,47 @@ def evaluate(
         model, device=device, dtype=dtype, revision=revision, progress=progress
     )  # fmt: skip
     table = load_battery(battery)
-    found = _directions(lens, directions, table, seed, progress)
-    chosen = tuple(spelled(name) for name in emotions) if emotions else found.emotions
-    found = found.only(*chosen)
     if resume:
         run = _reopen(out)
         run.expect("model", "fingerprint", lens.fingerprint)
         run.expect("battery", "battery_sha256", table.sha256)
+    kept = out / "directions.safetensors"
+    found = _directions(lens, kept if resume else directions, table, seed, progress)
+    found = found if resume or not emotions else found.only(*emotions)
+    checked(found)
+    how_much, readers = scale or (QUICK if quick else FULL), judges or _judges(lens, progress)
+    settings = _digest(found, how_much, readers, seed)
+    if resume:
+        run.expect("plan (scale, seed, judges or directions)", "settings", settings)
     else:
         config: Json = {
             "model": lens.name, "directions": str(directions) if isinstance(directions, str | Path) else None,
-            "battery": battery, "emotions": list(chosen), "quick": quick, "seed": seed, "device": device,
+            "battery": battery, "emotions": list(found.emotions), "quick": quick, "seed": seed, "device": device,
             "dtype": dtype, "revision": revision,
         }  # fmt: skip
         run = Run.create(out, command=COMMAND, config=config)
-        run.note(fingerprint=lens.fingerprint, source=lens.source, battery_sha256=table.sha256, device=str(lens.device))
+        run.note(fingerprint=lens.fingerprint, source=lens.source, battery_sha256=table.sha256, settings=settings,
+                 device=str(lens.device))  # fmt: skip
+        found.save(kept)
     run.info["timings"]["load"] = round(time.perf_counter() - start, 2)
     run.note(status="running")
     try:
-        how_much, readers = scale or (QUICK if quick else FULL), judges or _judges(lens, progress)
         report = Work(run, lens, found, table, how_much, readers, seed, progress).report()
         report.save(run.folder)
-        found.with_safe(report.safe).save(run.folder / "directions.safetensors")
+        found.with_safe(report.safe).save(kept)
         run.close("done")
         render(run, report)
     except BaseException:
         run.close("stopped")
         raise
     return run, report
+
+
+def _digest(directions: Directions, scale: Scale, judges: Sequence[Judge], seed: int) -> str:
+    """What replies that were written once depend on."""
+    said = [repr(scale), str(seed), *(judge.name for judge in judges)]
+    vectors = [f"{d.emotion} {d.site} {d.norm!r} {d.called}".encode() + d.vector.tobytes() for d in directions]
+    return hashlib.sha256("|".join(said).encode() + b"|".join(vectors)).hexdigest()
 
 
 def _directions(
@@ -124,8 +139,10 @@ def layer_of(model: LensModel) -> int:
 
 def _judges(model: LensModel, progress: bool | None) -> list[Judge]:
     from affectlens.steering.judging import encoder_judge, likelihood_judge
+    from affectlens.steering.judging.calibrating import bundled as calibrations
 
-    reader = model if model.name == "smollm2-135m" else load_model("smollm2-135m", progress=progress)
+    known = any(one.fingerprint == model.fingerprint for one in calibrations())
+    reader = model if known else load_model("smollm2-135m", progress=progress)
     return [encoder_judge(progress=progress), likelihood_judge(reader)]
 
 

@@ -17,8 +17,8 @@ from affectlens.steering.directions import Directions
 from affectlens.steering.evaluating import conditions as written
 from affectlens.steering.evaluating.asking import asked, conversations, laid_out
 from affectlens.steering.evaluating.conditions import Desk
-from affectlens.steering.evaluating.judged import judged
-from affectlens.steering.evaluating.parts import by_method, of_parts, placebo_vectors
+from affectlens.steering.evaluating.judged import judged, reads_with
+from affectlens.steering.evaluating.parts import by_method, methods_beside, of_parts, placebo_vectors
 from affectlens.steering.evaluating.result import SteeringReport, report_on
 from affectlens.steering.evaluating.safety import choices
 from affectlens.steering.judging.verdicts import Judge
@@ -37,7 +37,6 @@ class Scale:
     tokens: int  # of a reply
     draws: int  # of random directions
     beside: int  # draws of the other placebos
-    placebo_prompts: int
     texts: int  # neutral ones
     pairs: tuple[tuple[str, str], ...] = ()
     methods: tuple[str, ...] = ()  # other ones, as by_method names them
@@ -47,10 +46,8 @@ class Scale:
 
 
 PAIRS = (("joy", "surprise"), ("fear", "sadness"), ("anger", "disgust"))
-FULL = Scale(
-    (0.1, 0.15, 0.2, 0.3, 0.4), 16, 24, 159, 24, 8, 16, PAIRS, ("others", "keyword"), (2.0, 4.0, 8.0), (2.0, 4.0)
-)
-QUICK = Scale((0.3, 0.5), 3, 16, 19, 0, 3, 4)
+FULL = Scale((0.1, 0.15, 0.2, 0.3, 0.4), 16, 24, 159, 8, 16, PAIRS, ("others", "keyword"), (2.0, 4.0, 8.0), (2.0, 4.0))
+QUICK = Scale((0.1, 0.2), 3, 16, 19, 0, 4)
 
 
 @dataclass
@@ -74,24 +71,26 @@ class Work:
 
     def report(self) -> SteeringReport:
         """Write what is not there yet, and report on it."""
-        s, emotions = self.scale, self.directions.emotions
+        s = self.scale
         neutral = pd.concat([self.kept(f"neutral.{dose:g}", partial(self._neutral, dose)) for dose in s.doses])
         parts = {"plain": self.kept("plain", self._plain)}
         for dose in s.doses:
             parts[f"dose.{dose:g}"] = self.kept(f"dose.{dose:g}", partial(self._over, self.directions, "steer", [dose]))
         found = {one.arm.emotion: one.safe for one in choices(pd.concat(parts.values(), ignore_index=True), neutral)}
-        doses = {emotion: found.get(emotion) or s.doses[0] for emotion in emotions}  # unsafe: shown at the least dose
-        parts["placebos"] = self.kept("placebos", lambda: self._placebos(sorted(set(doses.values()))))
+        safe = {emotion: dose for emotion, dose in found.items() if dose is not None}
+        for dose in sorted(set(safe.values())):
+            parts[f"placebos.{dose:g}"] = self.kept(f"placebos.{dose:g}", partial(self._placebos, dose))
         for condition in ("prompted", "fewshot"):
             parts[condition] = self.kept(condition, partial(self._asked, condition))
-        if pairs := [pair for pair in s.pairs if set(pair) <= set(emotions)]:
-            parts["pairs"] = self.kept("pairs", lambda: written.together(self.desk, self.directions, pairs, doses))
+        if pairs := [pair for pair in s.pairs if set(pair) <= set(safe)]:
+            parts["pairs"] = self.kept("pairs", lambda: written.together(self.desk, self.directions, pairs, safe))
         parts |= dict(self._others())
         read = [self.kept(f"judged.{name}", partial(judged, frame, self.judges, progress=self.progress))
                 for name, frame in parts.items()]  # fmt: skip
         trust = [judge.trust().assign(judge=judge.name) for judge in self.judges]
         facts: Json = {
             "method": self.directions.all[0].called, "seed": self.seed, "model": self.model.name, "draws": s.draws,
+            "self_judged": [j.name for j in self.judges if reads_with(j) == self.model.fingerprint],
             "temperature": TEMPERATURE, "tokens": s.tokens, "left_out": self.run.info.get("left_out", {}),
         }  # fmt: skip
         return report_on(
@@ -104,28 +103,32 @@ class Work:
     def _plain(self) -> pd.DataFrame:
         return self.desk.written([(i, {}, written.facts("plain")) for i in self.desk.numbers()])
 
-    def _placebos(self, doses: Sequence[float]) -> pd.DataFrame:
+    def _placebos(self, dose: float) -> pd.DataFrame:
         s = self.scale
         vectors = placebo_vectors(
             self.model, self.directions, self.battery, s.draws, s.beside, self.seed, self.progress
         )
-        return written.placebos(self.desk, self.directions, vectors, doses, s.placebo_prompts)
+        return written.placebos(self.desk, self.directions, vectors, [dose])
 
     def _others(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """Other ways to steer, each over a grid of its own."""
         s = self.scale
-        for name in s.methods:
+        for name in methods_beside(self.directions, s.methods):
             yield name, self.kept(name, partial(self._method, name))
         for kind, doses in (("heads", s.heads), ("neurons", s.neurons)):
             if doses:
                 try:
                     yield kind, self.kept(kind, partial(self._parts, kind, doses))
                 except SteerError as error:  # a battery with too few scenes to select on
-                    self.run.note(left_out=self.run.info.get("left_out", {}) | {kind: str(error)})
+                    self.leave_out(kind, str(error))
 
     def _method(self, name: str) -> pd.DataFrame:
         found = by_method(self.model, self.directions, self.battery, name, self.seed, self.progress)
         return self._over(found, "steer", self.scale.doses[1::2])
+
+    def leave_out(self, what: str, why: str) -> None:
+        """Say in the run, and so in the report, what was not done."""
+        self.run.note(left_out=self.run.info.get("left_out", {}) | {what: why})
 
     def _parts(self, kind: str, doses: Sequence[float]) -> pd.DataFrame:
         return self._over(

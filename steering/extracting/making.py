@@ -4,7 +4,7 @@
 2. Fit every class at every layer of a site at once, on all items.
 3. Purify, in the order given.
 4. Score: 2 and 3 again without each fold of whole domains (or scenes), and read the items left out.
-5. The site's median norm over tokens, and the percentiles of the neutral items' projections.
+5. The site's median norm over tokens, and the percentiles of neutral tokens' projections.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from affectlens.sites import Site
 from affectlens.steering.directions import Direction, Directions, unit
 from affectlens.steering.extracting.contrasts import Contrast, LeaveOut, contrast
 from affectlens.steering.extracting.methods import contrasted, fit
-from affectlens.steering.extracting.norming import normed
+from affectlens.steering.extracting.norming import over_tokens, pooled_norms
 from affectlens.steering.extracting.places import Place, Sites, places, wanted
 from affectlens.steering.extracting.purifying import Step, purified
 from affectlens.steering.extracting.scoring import held_out
@@ -66,6 +66,7 @@ def extract(
         negative: the value that stands against it; all other values if None.
         leave_out: column to values: groups that hold such an item have no part in anything.
         norms: the median norm by site, if you know it; activations alone don't tell it, and then the items' is taken.
+            Nor do they tell percentiles over tokens, and then those of the pooled items are taken (``levels_over``).
         seed: of folds and bootstraps.
         progress: show a bar; by default where a person is looking.
 
@@ -84,7 +85,7 @@ def extract(
     asked = contrast(acts.items, emotions=emotions, label=label, positive=positive, negative=negative,
                      leave_out=leave_out)  # fmt: skip
     how = contrasted(method, against, asked)
-    sized = normed(model, acts, where, position, asked, norms, progress)
+    sized = pooled_norms(acts, where, position, asked, norms)
     groups: dict[tuple[str, int], list[Place]] = {}
     for place in where:
         groups.setdefault((place.site.what, place.site.layer if place.neurons else -1), []).append(place)
@@ -97,6 +98,8 @@ def extract(
         }
     for group in groups.values():
         found += _directions(acts, group, asked, steps, recipe, position, sized)
+    if isinstance(model, LensModel):
+        found = over_tokens(model, found, acts, asked, progress)
     order = {place.site.text: i for i, place in enumerate(where)}
     return Directions(sorted(found, key=lambda d: (asked.names.index(d.emotion), order[d.site])))
 
@@ -145,7 +148,7 @@ def _directions(
             vector = unit(pure.vectors[i, j])
             norm, over = norms[place.site.text]
             facts = said | scored[i][j] | {"norm_over": over, "length": float(np.linalg.norm(fitted.vectors[i, j]))}
-            facts["contrast_sha256"] = asked.sha256
+            facts |= {"contrast_sha256": asked.sha256, "levels_over": "items"}
             facts |= {name: float(value[i, j]) for name, value in fitted.facts.items()}
             if steps:
                 facts["left"] = float(pure.left[i, j])

@@ -26,7 +26,7 @@ from affectlens.steering.directions import Direction, Directions, unit
 from affectlens.steering.extracting.chosen import Selection
 from affectlens.steering.extracting.contrasts import Contrast, LeaveOut, contrast
 from affectlens.steering.extracting.methods import differences, fit
-from affectlens.steering.extracting.norming import normed
+from affectlens.steering.extracting.norming import over_tokens, pooled_norms
 from affectlens.steering.extracting.places import Place
 from affectlens.steering.extracting.scoring import plain, separation
 from affectlens.steering.extracting.shuffling import shuffle
@@ -226,7 +226,7 @@ def _directions(
             place = Place(Site("neurons", layer), tuple(i for i, _, _ in mine), width)
             said = {Site.neuron(layer, i).text: e for i, _, e in mine}
             made.append((place, np.array([v for _, v, _ in mine]), said))
-    norms = normed(model, acts, [place for place, _, _ in made], position, asked, None, progress)
+    norms = pooled_norms(acts, [place for place, _, _ in made], position, asked, None)
     for place, vector, said in made:
         norm, over = norms[place.site.text]
         facts = {"confirmed": said, "norm_over": over, "seed": seed, "half": f"fitted on one half of the {asked.unit}s"}
@@ -237,4 +237,4 @@ def _directions(
             acts.battery, acts.battery_sha256, position,
             fixed=np.zeros((0, place.width or len(vector)), np.float32), facts=facts,
         ))  # fmt: skip
-    return Directions(out)
+    return Directions(over_tokens(model, out, acts, asked, progress) if isinstance(model, LensModel) else out)
