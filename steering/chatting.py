@@ -13,7 +13,7 @@ from affectlens.errors import AffectLensError, CaptureError, SteerError
 from affectlens.layouts import Message
 from affectlens.model import LensModel
 from affectlens.steering.directions import spelled
-from affectlens.steering.plan import plan_for
+from affectlens.steering.plan import named, plan_for
 from affectlens.steering.typed import dose
 from affectlens.steering.writing import stream
 
@@ -83,7 +83,7 @@ class Chat:
                 raise SteerError(f"That is no command: {COMMANDS}")
 
     def _dose(self, name: str, number: str) -> str:
-        doses = {**self.doses, spelled(name.lower()): dose(name, number)}
+        doses = {**named(self.doses), spelled(name): dose(name, number)}
         plan_for(self.model, doses, **self.how)  # refused before anything is set
         self.doses = {emotion: value for emotion, value in doses.items() if value}
         return self.stated()

@@ -24,14 +24,20 @@ def steer(
     prompt: Annotated[str | None, typer.Argument(help="What the model replies to.")] = None,
     emotion: Annotated[
         list[str] | None,
-        typer.Option(help="joy=0.6: an emotion and its dose, 1.0 being the validated safe one; repeat for several."),
+        typer.Option(
+            "--emotion",
+            "-e",
+            help="joy=0.6: an emotion and its dose, 1.0 being the validated safe one; repeat for several.",
+        ),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Doses are shares of the site's median norm instead.")] = False,
     directions: Annotated[
         Path | None, typer.Option(help="A file of directions. Default: those bundled for MODEL.")
     ] = None,
     operator: Annotated[str, typer.Option(help="add, project_out, clamp(90) or rotate(30).")] = "add",
-    layers: Annotated[str | None, typer.Option(help="Only directions of these layers: 14, or 12,14, or 12-16.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Only directions of these layers: 14, or 12,14, or 12-16. Default: all.")
+    ] = None,
     positions: Annotated[str, typer.Option(help="all, prompt, response or first(8).")] = "all",
     schedule: Annotated[str, typer.Option(help="constant, decay(16) or ramp(16), in reply tokens.")] = "constant",
     conflict: Annotated[str, typer.Option(help="Several at one site: sum, orthogonal or strongest.")] = "sum",
@@ -50,7 +56,9 @@ def steer(
         bool, typer.Option("--evaluate", help="Find safe doses and measure them beside placebos and prompting.")
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Of --evaluate: fewer prompts, doses and placebos.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Run folder of --evaluate. Default: runs/MODEL-steer-TIME.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run folder of --evaluate. Default: runs/MODEL-steer-TIME.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="A stopped evaluation to continue.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")] = False,
     quiet: Annotated[

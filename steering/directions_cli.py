@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from affectlens.errors import SteerError
 from affectlens.steering.exchange_cli import export_command, import_command
+from affectlens.steering.typed import new_path, parse_layers
 
 if TYPE_CHECKING:
     from affectlens.steering.directions import Direction, Directions
@@ -27,7 +27,7 @@ def extract_command(
     against: Annotated[
         str | None, typer.Option(help="others or neutral (matched partners). Default: the method's own.")
     ] = None,
-    layers: Annotated[str | None, typer.Option(help="10,14 or all. Default: the middle one.")] = None,
+    layers: Annotated[str | None, typer.Option(help="10,14 or 12-16 or all. Default: the middle one.")] = None,
     site: Annotated[
         list[str] | None, typer.Option(help="resid_post, L12.H3, L9.N17; repeat. --layers is for those without one.")
     ] = None,
@@ -37,7 +37,7 @@ def extract_command(
         typer.Option(help="neutral, others, keyword, text, valence, neutral(5): taken out in this order; repeat."),
     ] = None,
     emotion: Annotated[
-        list[str] | None, typer.Option(help="Of which, basic or peak word; repeat. Default: all.")
+        list[str] | None, typer.Option("--emotion", "-e", help="Of which, basic or peak word; repeat. Default: all.")
     ] = None,
     label: Annotated[str, typer.Option(help="The column of the classes, for an axis of your own.")] = "emotion",
     positive: Annotated[str | None, typer.Option(help="The value of it that gets a direction.")] = None,
@@ -46,7 +46,7 @@ def extract_command(
         list[str] | None, typer.Option(help="COLUMN=VALUE, such as domain=health: not fitted on; repeat.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File, which must not exist. Default: MODEL-METHOD.safetensors.")
+        Path | None, typer.Option("--out", "-o", help="File, which must not exist. Default: MODEL-METHOD.safetensors.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of folds and bootstraps.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: cuda where there is one.")] = None,
@@ -66,13 +66,12 @@ def extract_command(
 
     excluded = left_out(leave_out or [])
     name = Path(model.rstrip("/")).name.replace(".", "-") or "model"
-    target = out or Path(f"{name}-{method}.safetensors")
-    if target.exists():
-        raise SteerError(f"{target} exists already: choose another --out, or remove it.")
+    target = new_path(out or Path(f"{name}-{method}.safetensors"))
+    parse_layers(layers)  # refused before a model is loaded
     if dry_run:
         from affectlens.console import emit
 
-        emit(forecast(model, battery), as_json=as_json, title="This will take about")
+        emit(forecast(model, battery, site or ["resid_post"], layers), as_json=as_json, title="This will take about")
         return
     from affectlens.model import load_model
     from affectlens.steering.extracting.making import extract

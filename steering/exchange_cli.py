@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from affectlens.errors import SteerError
+from affectlens.steering.typed import new_path, parse_doses
 
 
 def export_command(
@@ -30,11 +30,11 @@ def export_command(
     from affectlens.steering.exporting import export
     from affectlens.steering.shipped import load_directions
 
-    doses = parse_doses(emotion)
+    doses, target = parse_doses(emotion), new_path(out)
     directions = load_directions(file)
     # the model itself is needed for a checkpoint only; a vector is checked against it where the user names one
     loaded = load_model(model or directions.model) if model or to == "checkpoint" else None
-    written = export(directions, out, to=to, doses=doses, raw=raw, model=loaded)
+    written = export(directions, target, to=to, doses=doses, raw=raw, model=loaded)
     say(f"Written: {written} ({', '.join(f'{name} {dose:g}' for name, dose in doses.items())}; {to}).")
     say(_USE[to].format(written=written))
 
@@ -53,29 +53,12 @@ def import_command(
     from affectlens.model import load_model
     from affectlens.steering.exporting import import_directions
 
+    target = new_path(out)
     found = import_directions(file, load_model(model), emotion=emotion)
-    rows = [[d.site, f"{d.facts['length']:.4g}", f"{d.norm:.4g}", f"{d.facts['raw']:.3f}"] for d in found]
-    table(f"{file.name} as {found.emotions[0]}", ["site", "length", "median norm", "raw dose of the file"], rows)
-    say(f"Written: {found.save(out)}. Nothing has validated a dose of it yet: steer with --raw.")
-
-
-def parse_doses(texts: list[str]) -> dict[str, float]:
-    """Doses from ``joy=0.6`` and the like.
-
-    Raises:
-        SteerError: another form, or an emotion named twice.
-    """
-    doses: dict[str, float] = {}
-    for text in texts:
-        name, _, number = text.partition("=")
-        try:
-            dose = float(number)
-        except ValueError:
-            raise SteerError(f"{text!r} is not a dose: write it as joy=0.6.") from None
-        if not name.strip() or name.strip() in doses:
-            raise SteerError(f"{text!r}: name each emotion once, as in --emotion joy=0.6.")
-        doses[name.strip()] = dose
-    return doses
+    rows = [[d.site, f"{d.facts['length']:.4g}", f"{d.facts['norm_measured']:.4g}", f"{d.norm:.4g}"] for d in found]
+    table(f"{file.name} as {found.emotions[0]}", ["site", "length", "median norm", "doses count in"], rows)
+    say(f"Written: {found.save(target)}. At raw dose {found.all[0].facts['raw']:.3g} it does what the file does. Nothing "
+        "has validated a dose of it yet: steer with --raw.")  # fmt: skip
 
 
 _USE = {

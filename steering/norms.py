@@ -66,7 +66,7 @@ def median_norms(
     Raises:
         SteerError: texts without a token that counts, a site of attention weights, or one that is always zero.
     """
-    seen = _pass(model, {site: None for site in model.sites.expand(sites)}, texts, chat, progress)
+    seen = _pass(model, dict.fromkeys(model.sites.expand(sites)), texts, chat, progress)
     return {site: _median(site, one) for site, one in seen.items()}
 
 

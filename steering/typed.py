@@ -1,6 +1,8 @@
-"""Doses and layers as users type them."""
+"""Doses, layers and new paths as users type them."""
 
 import math
+import re
+from pathlib import Path
 
 from affectlens.errors import SteerError
 
@@ -25,34 +27,60 @@ def dose(emotion: str, number: str) -> float:
 
 
 def parse_doses(given: list[str]) -> dict[str, float]:
-    """Doses by emotion from ``joy=0.6`` and the like.
+    """Doses by emotion from ``joy=0.6`` and the like, under the names that directions are kept by.
+
+    Args:
+        given: the texts; basic and peak words are one emotion, and other names stay as they are.
 
     Raises:
         SteerError: an emotion without a dose, a dose that is not a number, an emotion named twice.
     """
+    from affectlens.steering.directions import spelled
+
     found: dict[str, float] = {}
     for text in given:
         name, sign, number = (part.strip() for part in text.partition("="))
         if not sign or not name:
             raise SteerError(f"--emotion {text} has no dose: write --emotion {name or 'joy'}=0.6.")
-        if name.lower() in found:
-            raise SteerError(f"{name} is named twice: give it one dose.")
-        found[name.lower()] = dose(name, number)
+        kept = spelled(name)
+        if kept in found:
+            also = "" if kept == name.lower() else f" ({name} and {kept} are one emotion)"
+            raise SteerError(f"{kept} is named twice{also}: give it one dose.")
+        found[kept] = dose(name, number)
     return found
 
 
 def parse_layers(text: str | None) -> list[int] | None:
-    """Layers from ``14``, ``12,14`` or ``12-16``.
+    """Layers from ``14``, ``12,14`` or ``12-16``, in order; None for ``all``, and where nothing is said.
+
+    Args:
+        text: as typed.
 
     Raises:
         SteerError: another form.
     """
-    if text is None:
+    if text is None or text.strip() == "all":
         return None
-    found: list[int] = []
+    found: set[int] = set()
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise SteerError(f"--layers {text} is not known: write 14, or 12,14, or 12-16.")
-        found += range(int(first), int(last or first) + 1)
-    return sorted(set(found))
+        match = re.fullmatch(r"([0-9]{1,4})(?:\s*-\s*([0-9]{1,4}))?", part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise SteerError(f"--layers {text} is not known: write 14, or 12,14, or 12-16, or all.")
+        found |= set(range(first, last + 1))
+    return sorted(found)
+
+
+def new_path(path: Path) -> Path:
+    """The path, for a file or folder that is yet to be written.
+
+    Args:
+        path: as typed; ``~`` is the home folder.
+
+    Raises:
+        SteerError: something is there already.
+    """
+    target = path.expanduser()
+    if target.exists():
+        raise SteerError(f"{target} exists already: choose another --out, or remove it.")
+    return target

@@ -238,7 +238,8 @@ def test_gates_open_where_they_should(llama: LensModel) -> None:
     for site in ("L0.resid_post", "L1.resid_post"):
         for below in (False, True):
             gate = Gate(Site.parse(site), probe, 0.1, below, fingerprint=llama.fingerprint)
-            expected = gate.open(plain[site]) & given["attention_mask"].bool()
+            score = plain[site] @ torch.as_tensor(probe, dtype=torch.float32) + 0.1
+            expected = (score < 0 if below else score > 0) & given["attention_mask"].bool()
             with steer(llama, {"joy": 1.0}, directions=mine, gate=gate) as steering, \
                     record(llama, "L1.resid_post") as seen:  # fmt: skip
                 llama.hf(**given)

@@ -15,6 +15,8 @@ ASKED = ("prompted", "fewshot")
 CONDITIONS = ("plain", *STEERED, *PLACEBOS, *ASKED)
 LABELS = (*EMOTIONS, "neutral")
 REPLIES = ("condition", "method", "site", "emotion", "dose", "draw", "prompt", "half", "seed", "reply", "n_new", "ppl")
+RATES = {"judge", "source", "class", "n",
+         *(f"{name}{end}" for name in ("recall", "false_alarm") for end in ("", ".low", ".high"))}  # fmt: skip
 NEUTRAL = ("emotion", "method", "site", "dose", "text", "nll", "plain_nll")
 
 
@@ -62,13 +64,14 @@ def judges_of(replies: pd.DataFrame) -> tuple[str, ...]:
 
 
 def classes_of(replies: pd.DataFrame, judge: str) -> tuple[str, ...]:
-    """The labels that a judge has: those it gave, and targets of which it gave a probability.
+    """The labels that a judge has: those it gave, and targets of which it gave a probability, on the half ``report``.
 
     Args:
         replies: one row a reply.
         judge: its name.
     """
-    known = set(replies[judge]) | set(replies.loc[replies[f"{judge}.p"].notna(), "emotion"])
+    mine = replies[replies["half"] == REPORT]
+    known = set(mine[judge]) | set(mine.loc[mine[f"{judge}.p"].notna(), "emotion"])
     return tuple(label for label in LABELS if label in known)
 
 

@@ -74,8 +74,8 @@ def checked(directions: Directions) -> None:
     first = directions.all[0]
     if first.method not in METHODS or not first.position:
         raise SteerError(
-            f"Directions by {first.method!r} can't be evaluated: shuffled labels and other methods beside them need one "
-            f"of {', '.join(METHODS)} and the position of their activations. Extract them from a battery."
+            f"Directions by {first.method!r} can't be evaluated: what stands beside them needs one of "
+            f"{', '.join(METHODS)} and the position of their activations. Extract them from a battery."
         )
 
 

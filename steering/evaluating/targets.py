@@ -15,6 +15,7 @@ from affectlens.stats import Estimate, detectable
 from affectlens.steering.evaluating.frames import (
     ASKED,
     PLACEBOS,
+    RATES,
     REPORT,
     STEERED,
     Arm,
@@ -56,7 +57,8 @@ def target_shares(
     ``p`` is the rank's, ``p_adjusted`` over the emotions), ``less prompted`` and ``less fewshot``; ``coherent``,
     ``violation``, ``incoherence``, ``abstention``; ``corrected`` for the judge's
     errors on human texts, as far as ``judges`` has them. ``attainable`` is the least
-    p that the ``draws`` can give, ``detectable`` the least difference that would have been found with 80% power.
+    p that the ``draws`` can give, before ``correction`` over ``family`` emotions; ``detectable`` the least difference
+    that would have been found with 80% power.
 
     Args:
         replies: one row a reply, with the columns of :func:`affectlens.steering.evaluating.quality.quality`.
@@ -80,16 +82,14 @@ def target_shares(
                 out += [one.about | about | row for row in _less(one, plain, "plain", column, seed)]
             for row in _beside(mine, known, column, seed):
                 out.append(row | about)
-            if column == judge and judges is not None and set(judges) >= _RATES:
+            if column == judge and judges is not None and set(judges) >= RATES:
                 rates = judges[judges["judge"] == judge]
                 out += [one.about | about | row for one in known for row in _corrected(one, judge, rates, seed)]
-    return tabled(out, _COLUMNS).astype({"masked": bool})
+    return tabled(out, _COLUMNS).astype({"masked": bool, "family": float})
 
 
-_RATES = {"judge", "source", "class", "n",
-          *(f"{name}{end}" for name in ("recall", "false_alarm") for end in ("", ".low", ".high"))}  # fmt: skip
 _COLUMNS = ("emotion", "condition", "method", "site", "dose", "judge", "masked", "quantity", *RECORD, "correction",
-            *NUMBERS)  # fmt: skip
+            *NUMBERS, "family")  # fmt: skip
 
 
 def _shown(
@@ -121,7 +121,7 @@ def _alone(one: _Shown, column: str, seed: int) -> Iterator[Row]:
 
 def _corrected(one: _Shown, judge: str, rates: pd.DataFrame, seed: int) -> Iterator[Row]:
     """The share corrected by the judge's rates on each source of human texts; none where it can't tell the class."""
-    for row in rates[rates["class"] == one.emotion].dropna(subset=sorted(_RATES)).to_dict("records"):
+    for row in rates[rates["class"] == one.emotion].dropna(subset=sorted(RATES)).to_dict("records"):
         recall, alarm = (
             Estimate(row[name], row[f"{name}.low"], row[f"{name}.high"], int(row["n"]), "text")
             for name in ("recall", "false_alarm")
@@ -157,9 +157,9 @@ def _beside(mine: pd.DataFrame, known: Sequence[_Shown], column: str, seed: int)
             ranks = corrected({i: one for i, one in found.items() if one is not None})
             for i, one in enumerate(members):
                 for row in _less(one, matched[i], kind, column, seed):
-                    yield one.about | row | (_ranked(ranks[i]) if i in ranks else {})
+                    yield one.about | row | (_ranked(ranks[i], len(ranks)) if i in ranks else {})
 
 
-def _ranked(found: Rank) -> Row:
+def _ranked(found: Rank, family: int) -> Row:
     return {"p": found.p, "p_adjusted": found.p_adjusted, "draws": len(found.drawn),
-            "attainable": found.attainable, "correction": found.correction}  # fmt: skip
+            "attainable": found.attainable, "correction": found.correction, "family": family}  # fmt: skip

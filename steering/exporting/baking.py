@@ -46,10 +46,8 @@ def bake(model: LensModel, plan: SteeringPlan, sums: Sums, folder: Path) -> Path
         folder: where to; it must not exist.
 
     Raises:
-        SteerError: a folder that exists, a family or a site that can't be baked, or logits that differ.
+        SteerError: a family or a site that can't be baked, or logits that differ.
     """
-    if folder.exists():
-        raise SteerError(f"{folder} exists already: name a new folder, or remove it first.")
     added = biases(model, sums)
     new, said = with_room(model, {part: list(mine) for part, mine in added.items()})
     with torch.no_grad():

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 
 from affectlens.errors import SteerError
 from affectlens.model import LensModel
@@ -22,8 +21,10 @@ def import_directions(
     """Read a GGUF control vector: of ours, repeng's, EasySteer's, or of llama.cpp's cvector-generator.
 
     ``direction.N`` becomes a direction at ``LN.resid_post``, as all these engines apply it. A direction has length one,
-    so what the file's own lengths were is kept in ``facts``: ``raw`` is the share of the norm at which the direction
-    does what the file does. Nobody has validated it: there is no safe dose, so steer with ``raw=True``.
+    and ``facts`` keep the file's ``length`` at its layer, the stream's median norm there (``norm_measured``), and
+    ``raw``: the one dose at which all layers together do what the file does. It is the median over the layers of length
+    by measured norm, and each direction's ``norm`` is its length by ``raw``: of a single layer the measured norm itself.
+    Nobody has validated it: there is no safe dose, so steer with ``raw=True``.
 
     Args:
         path: the ``.gguf`` file.
@@ -52,11 +53,13 @@ def import_directions(
             )
     sites = {layer: Site("resid_post", layer) for layer in vectors}
     norms = _norms(model, sites, said["provenance"], texts, progress=progress)
+    lengths = {layer: float(np.linalg.norm(vector.astype(np.float64))) for layer, vector in vectors.items()}
+    raw = float(np.median([length / norms[layer] for layer, length in lengths.items()]))
     return Directions(
         Direction(
-            emotion=spelled(emotion), site=sites[layer].text, vector=unit(vector), norm=norms[layer],
+            emotion=spelled(emotion), site=sites[layer].text, vector=unit(vector), norm=lengths[layer] / raw,
             method=said["method"] or "imported", model=model.name, fingerprint=model.fingerprint, position="",
-            fixed=np.zeros((0, model.d_model), np.float32), facts=_facts(source, vector, norms[layer], said),
+            fixed=np.zeros((0, model.d_model), np.float32), facts=_facts(source, lengths[layer], norms[layer], raw, said),
         )
         for layer, vector in vectors.items()
     )  # fmt: skip
@@ -76,9 +79,8 @@ def _norms(
     return {layer: measured[site] for layer, site in sites.items()}
 
 
-def _facts(source: Path, vector: Float[np.ndarray, " d_model"], norm: float, said: dict[str, str]) -> Json:
-    length = float(np.linalg.norm(vector.astype(np.float64)))
+def _facts(source: Path, length: float, norm: float, raw: float, said: dict[str, str]) -> Json:
     return {
         "file": source.name, "file_sha256": said["sha256"], "model_hint": said["model_hint"],
-        "length": length, "raw": length / norm,
+        "length": length, "norm_measured": norm, "raw": raw,
     }  # fmt: skip

@@ -16,8 +16,9 @@ def provenance(plan: SteeringPlan) -> Json:
     first = plan.terms[0].direction
     terms = [
         {
-            "emotion": term.direction.emotion, "dose": term.dose, "raw": term.strength, "site": term.direction.site,
-            "norm": term.direction.norm, "method": term.direction.method, "purified": list(term.direction.purified),
+            "emotion": term.direction.emotion, "dose": term.dose, "dose_is_raw": term.raw, "raw": term.strength,
+            "site": term.direction.site, "norm": term.direction.norm,
+            "norm_measured": term.direction.facts.get("norm_measured", term.direction.norm), "method": term.direction.method, "purified": list(term.direction.purified),
             "battery": term.direction.battery, "battery_sha256": term.direction.battery_sha256,
         }
         for term in plan.terms
@@ -36,7 +37,7 @@ def norms_in(text: str, fingerprint: str) -> dict[int, float]:
         found = json.loads(text)
         if found["fingerprint"] != fingerprint:
             return {}
-        sites = {term["site"]: float(term["norm"]) for term in found["terms"]}
+        sites = {term["site"]: float(term.get("norm_measured", term["norm"])) for term in found["terms"]}
         return {int(site.removeprefix("L").partition(".")[0]): norm for site, norm in sites.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -52,7 +53,7 @@ def in_words(plan: SteeringPlan, sizes: dict[str, float], family: str) -> str:
     """
     about = provenance(plan)
     rows = "\n".join(
-        f"| {t['emotion']} | {t['dose']:g}{' (raw)' if plan.raw else ''} | {t['raw']:.4g} | {t['site']} "
+        f"| {t['emotion']} | {t['dose']:g}{' (raw)' if t['dose_is_raw'] else ''} | {t['raw']:.4g} | {t['site']} "
         f"| {t['norm']:.4g} | {t['method']} | {_battery(t)} |"
         for t in about["terms"]
     )

@@ -7,8 +7,9 @@ from jaxtyping import Float
 
 from affectlens.errors import SteerError
 from affectlens.sites import Site
-from affectlens.steering.directions import Direction, Directions
-from affectlens.steering.plan import SteeringPlan, Term, named
+from affectlens.steering.directions import Directions
+from affectlens.steering.operators import Operator
+from affectlens.steering.plan import SteeringPlan, Term, named, strength
 
 
 def summed(
@@ -39,25 +40,13 @@ def plan_of(directions: Directions, doses: Mapping[str, float], *, raw: bool) ->
     """
     if not doses:
         raise SteerError('No emotion is named: give doses such as {"joy": 0.6}.')
+    adding = Operator("add")
     terms = [
-        Term(one, float(dose), _strength(one, float(dose), raw=raw))
+        Term(one, dose, strength(one, dose, adding, raw), raw, adding)
         for name, dose in named(doses).items()
         for one in directions[name]
     ]
-    return SteeringPlan(tuple(terms), raw=raw)
-
-
-def _strength(direction: Direction, dose: float, *, raw: bool) -> float:
-    if not np.isfinite(dose):
-        raise SteerError(f"The dose of {direction.emotion} is {dose}: give a number.")
-    if raw or dose == 0:
-        return dose
-    if direction.safe is None:
-        raise SteerError(
-            f"No safe dose of {direction.emotion} is known, so a dose of {dose} means nothing yet: give a share of the "
-            "norm with raw=True (--raw), 0.3 for example."
-        )
-    return dose * direction.safe
+    return SteeringPlan(tuple(terms))
 
 
 def constant(plan: SteeringPlan) -> dict[Site, Float[np.ndarray, " d"]]:

@@ -40,7 +40,7 @@ def export(
         The path that was written.
 
     Raises:
-        SteerError: an unknown format, nothing to export, a plan that no file can hold, a site or a layer that the
+        SteerError: an unknown format, a path where something is already, nothing to export, a plan that no file can hold, a site or a layer that the
             format has no place for, a family that a vector can't be baked into, another model's directions.
     """
     if to not in FORMATS:
@@ -50,6 +50,8 @@ def export(
     if model is not None:
         Directions(term.direction for term in plan.terms).expect(model)
     target = Path(path).expanduser()
+    if target.exists():
+        raise SteerError(f"{target} exists already: choose another name, or remove it.")
     if to == "checkpoint":
         if model is None:
             raise SteerError("A checkpoint is written from the model itself: give export model=.")

@@ -2,6 +2,8 @@
 
 from affectlens.errors import SteerError
 from affectlens.needs import needs
+from affectlens.sites import Site
+from affectlens.steering.typed import parse_layers
 from affectlens.stimuli.battery import load_battery
 from affectlens.types import Json
 
@@ -16,22 +18,23 @@ def resolved(sites: list[str], layers: str | None, n_layers: int) -> list[str]:
 
     Args:
         sites: with or without a layer.
-        layers: numbers with commas, or ``all``.
+        layers: ``10,14``, ``12-16``, or ``all``.
         n_layers: how many the model has.
 
     Raises:
-        SteerError: layers that are no numbers.
+        SteerError: layers of another form, or that the model lacks.
+        SiteError: a site that is none.
     """
-    if layers is None:
-        at = [max(0, n_layers // 2 - 1)]
-    elif layers.strip() == "all":
-        at = list(range(n_layers))
-    elif all(part.strip().isdigit() for part in layers.split(",")):
-        at = [int(part) for part in layers.split(",")]
-    else:
-        raise SteerError(f"--layers is {layers!r}: give numbers such as 10,14, or all.")
+    asked = parse_layers(layers)
+    middle = max(0, n_layers // 2 - 1)
+    at = asked if asked is not None else [middle] if layers is None else list(range(n_layers))
     placed = [[one] if one.startswith(("L", "blocks.")) else [f"L{layer}.{one}" for layer in at] for one in sites]
-    return [site for several in placed for site in several]
+    found = [site for several in placed for site in several]
+    if beyond := sorted({at for site in found if (at := Site.parse(site).layer) >= n_layers}):
+        raise SteerError(
+            f"There is no layer {', '.join(map(str, beyond))}: the model has {n_layers}, 0 to {n_layers - 1}."
+        )
+    return found
 
 
 def left_out(pairs: list[str]) -> dict[str, list[str]]:
@@ -55,18 +58,26 @@ def left_out(pairs: list[str]) -> dict[str, list[str]]:
     return out
 
 
-def forecast(model: str, battery: str) -> Json:
+def forecast(model: str, battery: str, sites: list[str], layers: str | None) -> Json:
     """Memory, and the time of a capture that is not stored yet; no weights are fetched or loaded.
 
     Args:
         model: as for ``affectlens directions extract``.
         battery: as for it.
+        sites: as for :func:`resolved`.
+        layers: as for :func:`resolved`.
+
+    Raises:
+        SteerError: layers of another form, or that the model's configuration does not have.
+        SiteError: a site that is none.
     """
     from affectlens.probing.estimate import measure_flops
 
+    parse_layers(layers)
     facts = needs(model, load_battery(battery))
     if "note" in facts:
         return facts
+    resolved(sites, layers, facts["layers"])
     tokens = next(count for name, count in facts.items() if name.startswith("tokens"))
     seconds = 2e6 * facts["parameters (millions)"] * tokens / measure_flops()
     return facts | {"capture (seconds, none if it is stored)": round(seconds, 1)}

@@ -60,13 +60,12 @@ def over_tokens(
     at = {site: [d for d in found if d.at == site] for site in dict.fromkeys(d.at for d in found)}
     aims = {site: np.stack([d.vector for d in mine]) for site, mine in at.items()}
     seen = norms_and_levels(model, aims, acts.items.iloc[some].reset_index(drop=True), progress=progress)
-    out = []
-    for one in found:
-        norm, levels = seen[one.at]
-        row = next(i for i, d in enumerate(at[one.at]) if d is one)
-        facts = one.facts | {"levels_over": "tokens"}
-        if facts["norm_over"] != "given":
-            facts["norm_over"] = f"tokens of {len(some)} texts"
-        kept = one.norm if facts["norm_over"] == "given" else norm
-        out.append(replace(one, norm=kept, levels=levels[row].astype(np.float32), facts=facts))
-    return out
+    out = {}
+    for site, mine in at.items():
+        norm, levels = seen[site]
+        for one, row in zip(mine, levels.astype(np.float32), strict=True):
+            over = {"norm_over": f"tokens of {len(some)} texts"}
+            given = one.facts["norm_over"] == "given"
+            facts = one.facts | {"levels_over": "tokens"} | ({} if given else over)
+            out[id(one)] = replace(one, norm=one.norm if given else norm, levels=row, facts=facts)
+    return [out[id(one)] for one in found]

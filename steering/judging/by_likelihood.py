@@ -54,9 +54,9 @@ class LikelihoodJudge:
         """
         rows = present(texts)
         unique = list(dict.fromkeys(texts[row] for row in rows))
-        place = [unique.index(texts[row]) for row in rows]
+        place = {text: i for i, text in enumerate(unique)}
         found = self.calibration.posterior(read_forms(self.model, unique, self.calibration.forms, progress=progress))
-        return as_verdicts(self.name, self.labels, len(texts), rows, found[place])
+        return as_verdicts(self.name, self.labels, len(texts), rows, found[[place[texts[row]] for row in rows]])
 
     @property
     def records(self) -> tuple[Record, ...]:

@@ -87,8 +87,13 @@ class Judge(Protocol):
         ...
 
     def trust(self) -> pd.DataFrame:
-        """The judge's held-out figures: ``source`` of the text, ``class``, ``measure``, ``value``, ``low``, ``high``,
-        ``n``; no rows where nothing was measured."""
+        """The judge's figures on held-out human-written texts, one row a source and class: ``source, class, n`` (texts
+        of that class) and ``recall, precision, false_alarm``, each with ``.low`` and ``.high`` (95%).
+
+        ``false_alarm`` is the share of texts of another truth that are called the class. A reader of the table needs
+        recall and false alarms; where recall is surely above false alarms on no source, the judge can't tell the
+        class. A class that was not measured has no row or NaN; a judge that was not measured has no rows.
+        """
         ...
 
 
