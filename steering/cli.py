@@ -24,11 +24,7 @@ def steer(
     prompt: Annotated[str | None, typer.Argument(help="What the model replies to.")] = None,
     emotion: Annotated[
         list[str] | None,
-        typer.Option(
-            "--emotion",
-            "-e",
-            help="joy=0.6: an emotion and its dose, 1.0 being the validated safe one; repeat for several.",
-        ),
+        typer.Option("--emotion", "-e", help="joy=0.6: an emotion, and its dose, of which 1.0 is safe; repeat."),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Doses are shares of the site's median norm instead.")] = False,
     directions: Annotated[

@@ -57,8 +57,8 @@ def import_command(
     found = import_directions(file, load_model(model), emotion=emotion)
     rows = [[d.site, f"{d.facts['length']:.4g}", f"{d.facts['norm_measured']:.4g}", f"{d.norm:.4g}"] for d in found]
     table(f"{file.name} as {found.emotions[0]}", ["site", "length", "median norm", "doses count in"], rows)
-    say(f"Written: {found.save(target)}. At raw dose {found.all[0].facts['raw']:.3g} it does what the file does. Nothing "
-        "has validated a dose of it yet: steer with --raw.")  # fmt: skip
+    said = f"At raw dose {found.all[0].facts['raw']:.3g} it does what the file does"
+    say(f"Written: {found.save(target)}. {said}. Nothing has validated a dose of it yet: steer with --raw.")
 
 
 _USE = {

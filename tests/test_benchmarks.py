@@ -34,3 +34,15 @@ def test_probes_against_scikit_learn(tmp_path: Path) -> None:
     lines = json.loads(out.read_text())["results"]
     assert len(lines) >= 5
     assert all(line["off"] < 1e-3 for line in lines)
+
+
+@pytest.mark.real
+def test_steering_against_peers(tmp_path: Path) -> None:
+    """Every way of steering that is timed writes the very same text."""
+    script, out = SCRIPT.parent / "steering.py", tmp_path / "figures.json"
+    command = [sys.executable, "-W", "ignore", str(script), "--tokens", "6", "--rounds", "1", "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {"plain", "affectlens", "baked", "bridge"} <= set(json.loads(out.read_text())["ratios"])
+    assert done.stdout.count("writes the same text") >= 3
+    assert "WRITES ANOTHER TEXT" not in done.stdout

@@ -186,7 +186,8 @@ def test_a_plan_that_no_file_can_hold_is_refused(
 ) -> None:
     found = directions(llama, "L1.resid_post")
     if "gate" in how:
-        how = {"gate": Gate(Site("resid_post", 0), found["fear"][0].vector, 0.0)}
+        gate = Gate(Site("resid_post", 0), found["fear"][0].vector, 0.0, fingerprint=llama.fingerprint)
+        how = {"gate": gate}
     plan = plan_for(llama, {"joy": 0.5}, directions=found, **how)
     for to, name in (("gguf", "x.gguf"), ("checkpoint", "x")):
         with pytest.raises(SteerError, match=rf"added to every token alike, and joy at L1\.resid_post has {words}"):
@@ -287,11 +288,68 @@ def test_foreign_files_are_read_and_their_norms_measured(llama: LensModel, tmp_p
     found = import_directions(path, llama, emotion="whimsy", texts=texts)
     norms = median_norms(llama, "resid_post", texts)
     assert found.emotions == ("whimsy",)
+    shares = [one.facts["length"] / norms[one.at] for one in found]
     for one, expected in zip(found, vectors.values(), strict=True):
-        assert one.norm == norms[one.at]
+        assert one.facts["norm_measured"] == norms[one.at]
         np.testing.assert_allclose(one.vector * one.facts["length"], expected, rtol=1e-5)
+        assert one.facts["raw"] == pytest.approx(np.median(shares))
         assert one.facts["raw"] * one.norm == pytest.approx(one.facts["length"])
         assert (one.method, one.facts["model_hint"]) == ("imported", "llama")
+
+
+def test_one_raw_dose_does_what_a_file_of_several_layers_does(llama: LensModel, ids: Tensor, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    vectors = {n: (size * unit(rng.normal(size=32))).astype(np.float32) for n, size in ((0, 0.02), (1, 3.0))}
+    path = foreign(tmp_path / "v.gguf", {f"direction.{n}": vector for n, vector in vectors.items()})
+    texts = ["The rain fell all night.", "Nobody came to the door."]
+    found = import_directions(path, llama, emotion="whimsy", texts=texts)
+    (dose,) = {one.facts["raw"] for one in found}
+    for layer, total in summed(found, {"whimsy": dose}, raw=True).items():
+        np.testing.assert_allclose(total, vectors[layer], atol=1e-6)
+    with hooked(llama, vectors):
+        theirs = stepwise(llama.hf, ids)
+    with al.steering.steer(llama, {"whimsy": dose}, directions=found, raw=True):
+        ours = stepwise(llama.hf, ids)
+    assert (ours - theirs).abs().max() < 1e-5 < (ours - stepwise(llama.hf, ids)).abs().max()
+    again = export(found, tmp_path / "again.gguf", to="repeng", doses={"whimsy": dose / 2}, raw=True, model=llama)
+    back = import_directions(again, llama, emotion="whimsy")  # the file states what was measured
+    for one, was in zip(back, found, strict=True):
+        assert one.facts["norm_measured"] == was.facts["norm_measured"]
+        assert one.facts["raw"] == pytest.approx(dose / 2)
+        assert one.norm == pytest.approx(was.norm)
+    single = import_directions(foreign(tmp_path / "one.gguf", {"direction.1": vectors[1]}), llama, emotion="x",
+                               texts=texts).all[0]  # fmt: skip
+    assert single.norm == pytest.approx(single.facts["norm_measured"])
+
+
+def test_a_safe_dose_is_missed_in_the_words_of_a_plan(llama: LensModel) -> None:
+    found = directions(llama, safe=None)
+    with pytest.raises(SteerError) as planned:
+        plan_for(llama, {"joy": 0.5}, directions=found)
+    with pytest.raises(SteerError) as exported:
+        summed(found, {"joy": 0.5})
+    assert str(planned.value) == str(exported.value)
+
+
+def test_what_is_there_is_not_written_over(llama: LensModel, tmp_path: Path) -> None:
+    found = directions(llama, "L1.resid_post")
+    target = tmp_path / "v.gguf"
+    target.write_text("mine")
+    for to in ("gguf", "repeng", "easysteer", "checkpoint"):
+        with pytest.raises(SteerError, match=r"v\.gguf exists already: choose another name, or remove it\."):
+            export(found, target, to=to, doses={"joy": 1.0}, model=llama)
+    assert target.read_text() == "mine"
+
+
+def test_a_readme_says_which_doses_are_raw(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    found = directions(model, "L1.resid_post")
+    plan = plan_for(model, {"joy": 0.3}, directions=found, raw=True) + plan_for(model, {"fear": 0.8}, directions=found)
+    told = (export(plan, tmp_path / "b", to="checkpoint", model=model) / "README.md").read_text(encoding="utf-8")
+    assert "| joy | 0.3 (raw) | 0.3 |" in told
+    assert "| fear | 0.8 | 0.4 |" in told
+    set_raw = export(found, tmp_path / "c", to="checkpoint", doses={"joy": 0.3}, raw=True, model=model)
+    assert "| joy | 0.3 (raw) | 0.3 |" in (set_raw / "README.md").read_text(encoding="utf-8")
 
 
 def test_another_models_norms_are_not_taken_over(llama: LensModel, tmp_path: Path) -> None:
@@ -533,6 +591,22 @@ def test_the_command_line_exports_bakes_and_imports(app: typer.Typer, tmp_path: 
     assert load_model(str(tmp_path / "baked")).hf.config.mlp_bias
     assert "no dose" not in run("import", vector, home, "-e", "whimsy", "-o", tmp_path / "back.safetensors")
     assert Directions.load(tmp_path / "back.safetensors", model).emotions == ("whimsy",)
-    for wrong in ("joy", "joy=much", "=1"):
-        failed = CliRunner().invoke(app, ["export", str(file), "--to", "gguf", "-e", wrong, "-o", str(vector)])
+    assert "At raw dose" in run("import", vector, home, "-e", "joy", "-o", tmp_path / "more.safetensors")
+    doses = [("joy",), ("joy=much",), ("joy=nan",), ("=1",), ("joy=1", "ecstasy=1")]
+    for wrong in doses:
+        given = [word for text in wrong for word in ("-e", text)]
+        failed = CliRunner().invoke(app, ["export", str(file), "--to", "gguf", *given, "-o", str(tmp_path / "n.gguf")])
         assert isinstance(failed.exception, SteerError)
+
+
+def test_the_command_line_writes_over_nothing(
+    app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("affectlens.model.load_model", None)
+    there = tmp_path / "there.safetensors"
+    there.write_text("mine")
+    for words in (["export", "d", "--to", "checkpoint", "-e", "joy=1"], ["import", "v.gguf", "tiny", "-e", "joy"]):
+        failed = CliRunner().invoke(app, [*words, "-o", str(there)])
+        assert isinstance(failed.exception, SteerError)
+        assert str(failed.exception).endswith("exists already: choose another --out, or remove it.")
+    assert there.read_text() == "mine"

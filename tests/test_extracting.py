@@ -28,13 +28,16 @@ from affectlens.steering.extracting import (
     score_curve,
     select_parts,
 )
+from affectlens.steering.extracting.asking import resolved
 from affectlens.steering.extracting.contrasts import contrast
 from affectlens.steering.extracting.methods import METHODS, PLACEBOS
 from affectlens.steering.extracting.purifying import joined, without
 from affectlens.steering.extracting.shuffling import shuffle
+from affectlens.steering.gates import Gate
 from affectlens.steering.norms import median_norms
 from affectlens.stimuli.taxonomy import EMOTIONS
 from affectlens.store import Activations
+from affectlens.testing import tiny_hf, tiny_tokenizer
 from tests.conftest import activations
 
 D, LAYERS = 24, 2
@@ -123,6 +126,64 @@ def test_levels_are_percentiles_of_the_neutral_items() -> None:
     calm = acts["L1.resid_post"][(acts.items["role"] == "neutral").to_numpy()] @ one.vector
     assert len(one.levels) == 101
     assert one.levels[[0, 50, 100]] == pytest.approx(np.percentile(calm, [0, 50, 100]), abs=1e-5)
+
+
+WORDS = "rain mill door bell night paper lamp train field stone cup river glass road smoke".split()
+
+
+def small_battery(n: int = 48) -> pd.DataFrame:
+    """Pairs of texts of eight to sixteen words."""
+    rng = np.random.default_rng(4)
+    rows = []
+    for scene in range(n):
+        text = " ".join(rng.choice(WORDS, rng.integers(8, 17)))
+        emotion = ("joy", "fear")[(scene // 4) % 2]
+        for role, said in (("neutral", text), ("emotional", f"{text}, {'glad' if emotion == 'joy' else 'afraid'}!")):
+            rows.append({"id": f"s{scene}.{role}", "text": said, "split": "vignettes", "role": role, "valence": 0,
+                         "emotion": emotion, "domain": f"d{scene % 4}", "group": f"s{scene}"})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def share_open(model: LensModel, items: pd.DataFrame, gate: Gate) -> float:
+    """Of the neutral texts' tokens without each first one, the share at which a gate is open."""
+    is_open: list[np.ndarray] = []
+
+    def see(_site: Site, value: torch.Tensor) -> None:
+        is_open.append(gate.open(value.reshape(*value.shape[:2], -1))[0, 1:].numpy())
+
+    for text in items[items["role"] == "neutral"]["text"]:
+        with watch(model, [gate.site], see):
+            model.hf(**model.tokenizer(text, return_tensors="pt"))
+    return float(np.concatenate(is_open).mean())
+
+
+@pytest.mark.parametrize("site", ["L1.resid_post", "L0.H2", "L1.N5"])
+def test_of_neutral_tokens_one_in_twenty_is_above_percentile_95(llama: LensModel, site: str) -> None:
+    items = small_battery()
+    for one in extract(llama, items, sites=[site], purify=["neutral(1)"] if site == "L1.resid_post" else ()):
+        assert (one.facts["levels_over"], one.facts["norm_over"]) == ("tokens", "tokens of 48 texts")
+        for percentile, expected in ((95.0, 0.05), (50.0, 0.5)):
+            share = share_open(llama, items, Gate.of_direction(one, percentile))
+            assert share == pytest.approx(expected, abs=0.01), (one.emotion, percentile)
+    (pooled, _) = extract(capture(llama, items, sites=[site.replace("H2", "z").replace("N5", "neurons")]),
+                          sites=[site.replace("N5", "neurons")])  # fmt: skip
+    assert pooled.facts["levels_over"] == "items"
+
+
+def test_a_norm_that_is_given_stays_and_levels_are_of_tokens_all_the_same(llama: LensModel) -> None:
+    items = small_battery(32)
+    plain, given = (extract(llama, items, sites=[1], norms=n) for n in (None, {"L1.resid_post": 7.0}))
+    assert {(d.norm, d.facts["norm_over"], d.facts["levels_over"]) for d in given} == {(7.0, "given", "tokens")}
+    for one, other in zip(plain, given, strict=True):
+        assert one.levels == pytest.approx(other.levels)
+
+
+def test_selected_parts_can_gate_too(llama: LensModel) -> None:
+    items = small_battery(64)
+    for kind in ("heads", "neurons"):
+        for one in select_parts(llama, items, "joy", kind=kind, k=2).directions:
+            assert one.facts["levels_over"] == "tokens"
+            assert share_open(llama, items, Gate.of_direction(one, 95.0)) == pytest.approx(0.05, abs=0.01)
 
 
 def emotional(acts: Activations) -> tuple[np.ndarray, np.ndarray]:
@@ -623,8 +684,7 @@ def test_the_command_writes_a_set_and_shows_it(
     monkeypatch.setattr("affectlens.model.load_model", lambda *a, **k: llama)
     out = tmp_path / "set.safetensors"
     asked = ["extract", "tiny", "--battery", str(battery), "--layers", "0,1", "--purify", "neutral(2)", "--purify",
-             "valence", "--emotion", "grief", "--emotion", "joy", "--leave-out", "domain=d1",
-             "--out", str(out)]  # fmt: skip
+             "valence", "-e", "grief", "--emotion", "joy", "--leave-out", "domain=d1", "-o", str(out)]  # fmt: skip
     quiet = CliRunner().invoke(app, [*asked, "--quiet"])
     assert quiet.exit_code == 0, quiet.output
     assert quiet.stdout.split() == [str(out)]
@@ -643,8 +703,36 @@ def test_the_command_writes_a_set_and_shows_it(
     assert [d["emotion"] for d in told["directions"]] == ["sadness", "sadness", "joy", "joy"]
     assert told["directions"][0]["facts"]["auroc"]["n"] > 1
     assert len(told["cosines"]) == 2
-    wrong = CliRunner().invoke(app, ["extract", "tiny", "--layers", "x", "--out", str(tmp_path / "b")])
-    assert "--layers is 'x'" in str(wrong.exception)
+
+
+@pytest.mark.parametrize(
+    ("layers", "sentence"),
+    [("x", "--layers x is not known: write 14, or 12,14, or 12-16, or all."), ("²", "--layers ² is not known"),
+     ("0-5", "There is no layer 2, 3, 4, 5: the model has 2, 0 to 1."), ("0-1", ""), ("all", ""), ("0,1", "")],
+)  # fmt: skip
+def test_layers_are_checked_before_a_model_is_loaded(
+    layers: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from affectlens.steering.directions_cli import app
+
+    home = tmp_path / "tiny"
+    tiny_hf("llama").save_pretrained(home)
+    tiny_tokenizer().save_pretrained(home)
+    monkeypatch.setattr("affectlens.model.load_model", None)
+    asked = ["extract", str(home), "--battery", "starter", "--layers", layers, "-o", str(tmp_path / "b"), "--dry-run"]
+    done = CliRunner().invoke(app, [*asked, "-e", "joy", "--json"])
+    assert (str(done.exception) if done.exception else "").startswith(sentence)
+    assert (done.exit_code == 0) == (not sentence)
+    if not sentence:
+        assert json.loads(done.stdout)["layers"] == 2
+        gone = CliRunner().invoke(app, [*asked, "--site", "L9.H0"])
+        assert str(gone.exception) == "There is no layer 9: the model has 2, 0 to 1."
+
+
+def test_layers_are_those_that_are_named() -> None:
+    assert resolved(["resid_post"], "1-2", 4) == ["L1.resid_post", "L2.resid_post"]
+    assert resolved(["z", "L0.H1"], "all", 2) == ["L0.z", "L1.z", "L0.H1"]
+    assert resolved(["z"], None, 1) == ["L0.z"]
 
 
 @pytest.mark.real

@@ -20,6 +20,7 @@ from affectlens.labels import label_logprobs
 from affectlens.model import LensModel
 from affectlens.paths import file_sha256
 from affectlens.stats import Estimate
+from affectlens.steering.evaluating.frames import RATES
 from affectlens.steering.judging import (
     Judge,
     Verdicts,
@@ -563,6 +564,34 @@ def test_calibration_takes_a_planted_bias_out(llama: LensModel) -> None:
     assert (np.array(NINE)[both.posterior(scores).argmax(1)] == truth).mean() > 0.5  # spreads make forms alike
     with pytest.raises(SteerError, match="truths are among"):
         calibrate(llama, scores, ["hunger"] * 180)
+
+
+def test_texts_are_placed_without_comparing_each_with_all(llama: LensModel) -> None:
+    compared = 0
+
+    class Counted(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    tiny_judge(llama).judge([Counted(f"text {i}") for i in range(40)])
+    assert compared < 100  # 780 pairs
+
+
+def test_what_a_judge_says_of_itself_has_the_columns_that_are_read(llama: LensModel) -> None:
+    trust = tiny_judge(llama).trust()
+    doc = Judge.trust.__doc__ or ""
+    assert {"source", "class", "n"} <= set(trust)
+    for name in ("recall", "precision", "false_alarm"):
+        assert {name, f"{name}.low", f"{name}.high"} <= set(trust)
+        assert name in doc
+    assert not {"measure", "value"} & set(trust)
+    assert "``measure``" not in doc
+    assert set(trust.assign(judge="it")) >= RATES
 
 
 def test_a_calibration_belongs_to_its_model_and_survives_its_file(tmp_path: Path, llama: LensModel) -> None:

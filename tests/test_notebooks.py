@@ -26,6 +26,7 @@ SAYS = {
     "03_stimuli": "additive readers on quadruples",
     "04_probing": "holds for all 30 at once",
     "05_patching": "restores",
+    "06_steering": "joy and fear at L18.resid_post: cosine",
     "04b_geometry": "cannot tell a circle from one valence axis",
 }
 

@@ -172,8 +172,8 @@ def test_explain_writes_nothing(joyful: Typed, monkeypatch: pytest.MonkeyPatch, 
         "L1.resid_post:", "  joy dose +0.5: add, +0.250 of the norm (5), first(3) (random)",
     ]  # fmt: skip
     facts = strict(joyful("--emotion", "terror=-0.4", "--raw", "--explain", "--json")[1])
-    assert (facts["raw"], facts["nothing"]) == (True, False)
-    assert [(t["emotion"], t["dose"], t["strength"]) for t in facts["terms"]] == [("fear", -0.4, -0.4)]
+    assert facts["nothing"] is False
+    assert [(t["emotion"], t["dose"], t["raw"], t["strength"]) for t in facts["terms"]] == [("fear", -0.4, True, -0.4)]
 
 
 def test_options_reach_the_plan(joyful: Typed) -> None:
@@ -184,7 +184,7 @@ def test_options_reach_the_plan(joyful: Typed) -> None:
         "--emotion", "joy=0.5", "--operator", "rotate(30)", "--positions", "response"
     )
     assert "decay(4)" in said("--emotion", "joy=0.5", "--schedule", "decay(4)")
-    assert "only the largest dose acts" in said(
+    assert "Conflicts: at each site only the largest" in said(
         "--emotion", "joy=0.5", "--emotion", "fear=1", "--conflict", "strongest"
     )
 
@@ -205,14 +205,15 @@ def test_probes_colour(joyful: Typed, lens: LensModel, tmp_path: Path) -> None:
         (("hi", "--emotion", "=0.6"), "has no dose"),
         (("hi", "--emotion", "joy=much"), "The dose of joy is 'much', which is not a number"),
         (("hi", "--emotion", "joy=inf"), "not a number"),
-        (("hi", "--emotion", "joy=1", "--emotion", "Joy=2"), "Joy is named twice"),
-        (("hi", "--emotion", "joy=1", "--emotion", "ecstasy=2"), "An emotion is named twice in joy, ecstasy"),
+        (("hi", "--emotion", "joy=1", "-e", "Joy=2"), "joy is named twice: give it one dose"),
+        (("hi", "--emotion", "joy=1", "-e", "ecstasy=2"), "joy is named twice (ecstasy and joy are one"),
         (("hi", "--emotion", "hunger=1"), "There is no direction of 'hunger'; there are joy, fear, trust."),
         (("hi", "--emotion", "trust=1"), "No safe dose of trust is known"),
         (("hi",), "No emotion is named"),
         ((" ", "--emotion", "joy=1"), "The prompt is empty"),
         (("--emotion", "joy=1"), "The prompt is empty"),
         (("hi", "--emotion", "joy=1", "--layers", "one"), "--layers one is not known"),
+        (("hi", "-e", "joy=1", "--layers", "²"), "--layers ² is not known: write 14, or 12,14, or 12-16, or all"),
         (("hi", "--emotion", "joy=1", "--layers", "7"), "joy has no direction at layers [7]"),
         (("hi", "--emotion", "joy=1", "--operator", "add(3)"), "There is no operator 'add(3)'"),
         (("hi", "--emotion", "joy=1", "--positions", "odd"), "positions='odd' is not known"),
@@ -293,6 +294,34 @@ def test_a_conversation_goes_on_after_a_mistake(joyful: Typed) -> None:
     assert said[9] == said[1]
     assert said[10] == f"The conversation begins anew; {plain}"
     assert len(said) == 11
+
+
+def test_a_dose_begun_by_one_word_is_changed_by_the_other(joyful: Typed, lens: LensModel, vectors: Path) -> None:
+    lines = ["/fear -0.5", "/Joy 0.3", "/terror 0", "/joy 0"]
+    code, out, err = joyful("-i", "-e", "ecstasy=0.2", said="\n".join(lines))
+    assert (code, err) == (0, "")
+    begun, _, *said = out.splitlines()
+    assert "joy dose +0.2" in begun
+    assert "joy dose +0.2" in said[0]
+    assert "fear dose -0.5" in said[0]
+    assert "joy dose +0.3" in said[1]
+    assert "fear" not in said[2]
+    assert said[3] == "No dose is set, and replies are plain."
+    chat = Chat(lens, {"ecstasy": 0.2}, {"directions": vectors}, {})  # as code may begin one
+    assert "".join(chat.reply("/joy 0")) == "No dose is set, and replies are plain.\n"
+
+
+def test_a_name_of_ones_own_is_steered_as_it_is_spelt(typed: Typed, lens: LensModel, tmp_path: Path) -> None:
+    v = np.ones(lens.d_model, np.float32) / np.sqrt(np.float32(lens.d_model))
+    one = Direction("Mood", "L0.resid_post", v, 5.0, "given", lens.name, lens.fingerprint)
+    file = Directions([one]).save(tmp_path / "mood.safetensors")
+    given = (lens.name, "--directions", file, "--raw")
+    code, out, err = typed(*given, "-e", "Mood=0.4", "--explain")
+    assert (code, err) == (0, "")
+    assert "Mood dose +0.4" in out
+    code, out, err = typed(*given, "-i", said="/Mood 0.2")
+    assert (code, err) == (0, "")
+    assert "Mood dose +0.2" in out.splitlines()[-1]
 
 
 def test_the_model_is_asked_with_the_whole_conversation(
@@ -387,8 +416,12 @@ def test_an_evaluation_is_begun_told_and_continued(
 def test_parsing() -> None:
     assert parse_doses(["joy=0.6", " Fear = -.3 "]) == {"joy": 0.6, "fear": -0.3}
     assert parse_doses([]) == {}
+    assert parse_doses(["Grief=1", "Mood=2", "mood=3"]) == {"sadness": 1.0, "Mood": 2.0, "mood": 3.0}
+    with pytest.raises(SteerError, match="joy is named twice"):
+        parse_doses(["ecstasy=0.2", "joy=0"])
+    assert parse_layers(None) is parse_layers(" all ") is None
     assert parse_layers("12-14, 3,13") == [3, 12, 13, 14]
-    for wrong in ("", "-3", "3-", "5-3", "1;2"):
+    for wrong in ("", "-3", "3-", "5-3", "1;2", "²", "1-2-3", "0-99999999999"):
         with pytest.raises(SteerError, match="write 14, or 12,14, or 12-16"):
             parse_layers(wrong)
     assert one_line("One line.") == "One line."

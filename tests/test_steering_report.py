@@ -16,7 +16,7 @@ from affectlens.errors import SteerError
 from affectlens.run import Run
 from affectlens.stats import estimate
 from affectlens.steering.evaluating.figures import bars, dose_curves, frontier, leakage_heat
-from affectlens.steering.evaluating.frames import LABELS
+from affectlens.steering.evaluating.frames import LABELS, checked, classes_of, judges_of
 from affectlens.steering.evaluating.placebo import ALONE, BH, MAX_T, Rank, corrected, rank
 from affectlens.steering.evaluating.result import TABLES, SteeringReport, report_on
 from affectlens.steering.evaluating.safety import choices
@@ -25,7 +25,7 @@ from affectlens.steering.evaluating.sections import render
 from affectlens.steering.evaluating.shares import read
 from affectlens.steering.evaluating.targets import target_shares
 from affectlens.steering.evaluating.trends import off_isotonic, rise, spearman, trend
-from affectlens.steering.evaluating.verdicts import Finding, verdicts
+from affectlens.steering.evaluating.verdicts import Finding, Verdict, verdicts
 
 DOSES = (0.1, 0.2, 0.4)
 SENTENCES = (
@@ -101,7 +101,8 @@ class World:
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World({"joy": 0.5, "fear": 0.0, "trust": 0.4}, lacks=("trust",), methods=("mean_difference", "pca"))
+    return World({"joy": 0.5, "fear": 0.0, "trust": 0.4}, lacks=("trust",), methods=("mean_difference", "pca"),
+                 draws=59, seed=1)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -163,11 +164,11 @@ def test_a_sentence_states_the_share_with_its_controls(report: SteeringReport) -
     (joy,) = [line for line in report.summary() if line.startswith("**joy")]
     v = next(v for v in report.verdicts if (v.emotion, v.judge) == ("joy", "encoder"))
     for said in (f"{v.share} of replies are called joy by encoder at dose 0.40", f"plain {v.of('plain')}",
-                 f"a random direction of the same norm {v.of('random')} (p 0.025 of 39 draws",
+                 f"a random direction of the same norm {v.of('random')} (p 0.017 of 59 draws",
                  f"prompting {v.of('prompted')}", f"few-shot prompting {v.of('fewshot')}", "max-T"):  # fmt: skip
         assert said in joy
     assert any("encoder has no such class and abstained" in line for line in report.summary())
-    assert any("least p that the draws can give: random 0.025" in line for line in report.summary())
+    assert any("draws can give, for one emotion: random 0.017." in line for line in report.summary())
     assert any("Of human-written texts (human) encoder finds: joy 0.80 [0.75, 0.85]" in x for x in report.summary())
 
 
@@ -185,7 +186,7 @@ def test_a_single_strong_placebo_kind_is_enough_to_undo() -> None:
     mean = world.block("mean", "", "", 0.4, 0, {"joy": 0.5})
     report = report_on(pd.concat([world.replies, mean], ignore_index=True), world.neutral)
     assert (found(report, "joy"), found(report, "fear")) == (Finding.PLACEBO, Finding.STEERED)
-    assert any("Too few for a test: mean" in line for line in report.summary())
+    assert any("Too few for a rank over the emotions: mean (over 2);" in line for line in report.summary())
 
 
 def test_without_placebo_nothing_is_claimed() -> None:
@@ -200,11 +201,139 @@ def test_too_few_draws_cannot_carry_a_claim() -> None:
     assert found(report, "joy") is Finding.UNCHECKED
 
 
+def placebo_of(attainable: float, family: int) -> Verdict:
+    """Surely above plain and above one placebo kind, by the difference but not by the rank."""
+    facts = {"emotion": "joy", "judge": "j", "dose": 0.4, "low": 0.2, "high": 0.6, "value": 0.4, "n": 8,
+             "unit": "prompt", "interval": "", "p": np.nan, "p_adjusted": np.nan, "attainable": np.nan,
+             "family": np.nan}  # fmt: skip
+    ranked = {"quantity": "less random", "p": 0.02, "p_adjusted": 0.2, "attainable": attainable, "family": family}
+    rows = pd.DataFrame([facts | {"quantity": "less plain"}, facts | ranked])
+    return Verdict("joy", "j", rows, rows, rows.iloc[:0], pd.DataFrame())
+
+
+@pytest.mark.parametrize(("draws", "family", "finding"), [
+    (159, 8, Finding.PLACEBO),  # 8/160 = 0.05: the rank counts, and its adjusted p fails
+    (158, 8, Finding.UNCHECKED),  # the difference counts, and carries no claim by itself
+    (59, 3, Finding.PLACEBO),
+    (19, 1, Finding.PLACEBO),
+    (24, 8, Finding.UNCHECKED),
+    (24, 2, Finding.UNCHECKED),
+])  # fmt: skip
+def test_a_rank_counts_if_its_draws_suffice_for_all_emotions(draws: int, family: int, finding: Finding) -> None:
+    assert placebo_of(1 / (1 + draws), family).finding is finding
+
+
+def test_the_family_is_the_emotions_that_are_corrected_together(report: SteeringReport) -> None:
+    rows = report.targets[(report.targets["quantity"] == "less random") & ~report.targets["masked"]]
+    assert rows.groupby("judge")["family"].agg(lambda one: set(one)).to_dict() == {"encoder": {2}, "likelihood": {3}}
+    few = World({"joy": 0.5, "fear": 0.5, "anger": 0.5}, base=0.05, draws=39, prompts=12, judges=("likelihood",))
+    assert {one.finding for one in few.report().verdicts} == {Finding.UNCHECKED}  # 3/40 > 0.05
+
+
+def rates(judge: str, emotion: str, recall: tuple[float, float, float], alarm: tuple[float, float, float],
+          source: str = "human") -> dict[str, object]:  # fmt: skip
+    out: dict[str, object] = {"judge": judge, "source": source, "class": emotion, "n": 60}
+    for name, said in (("recall", recall), ("false_alarm", alarm)):
+        out |= dict(zip((name, f"{name}.low", f"{name}.high"), said, strict=True))
+    return out
+
+
+POOR = {"recall": (0.13, 0.05, 0.22), "alarm": (0.09, 0.06, 0.12)}
+GOOD = {"recall": (0.80, 0.70, 0.90), "alarm": (0.05, 0.03, 0.07)}
+
+
+def test_a_judge_that_cannot_tell_a_class_has_no_vote() -> None:
+    world = World({"joy": 0.5, "fear": 0.0}, draws=39, prompts=30, asked=0.6)
+    deaf = (world.replies["emotion"] == "joy") & world.replies["condition"].isin(["steer", "prompted", "fewshot"])
+    world.replies.loc[deaf, "likelihood"] = "neutral"
+    before = world.report()
+    assert found(before, "joy") in (Finding.NOTHING, Finding.LOWER)
+    assert any(line.startswith("**joy: the judges differ") for line in before.summary())
+    table = pd.DataFrame([rates("likelihood", "joy", **POOR), rates("likelihood", "joy", **POOR, source="other"),
+                          rates("likelihood", "fear", **GOOD), rates("encoder", "joy", **GOOD)])  # fmt: skip
+    after = world.report(judges=table)
+    assert (found(after, "joy"), found(after, "joy", "encoder")) == (Finding.UNABLE, Finding.STEERED)
+    assert found(after, "fear", "encoder") is Finding.NOTHING  # no record is nothing against a judge
+    lines = after.summary()
+    assert "by every judge that can tell the class: joy." in lines[0]
+    (joy,) = [line for line in lines if line.startswith("**joy")]
+    assert "likelihood" not in joy
+    (said,) = [line for line in lines if "can't tell" in line]
+    assert said.startswith("**likelihood can't tell joy**")
+    assert "joy: recall and false alarms 0.13 [0.05, 0.22] and 0.09 [0.06, 0.12] of 60 (human); 0.13" in said
+    for line in lines:
+        if "beats" in line or "rises" in line or "Leakage" in line:
+            assert "likelihood" not in line or "joy" not in line
+    one = row(after.table(), emotion="joy", judge="likelihood")
+    assert one["finding"] == "judge can't tell"
+    bar = next(one for one in drawn(bars(after, "likelihood")).data if one.name == "steering")
+    assert list(bar.x) == ["joy (can't tell)", "fear"]
+
+
+def test_one_source_on_which_a_judge_tells_the_class_is_enough() -> None:
+    world = World({"joy": 0.5, "fear": 0.0}, draws=39, prompts=30)
+    both = pd.DataFrame([rates("likelihood", "joy", **POOR), rates("likelihood", "joy", **GOOD, source="other")])
+    assert found(world.report(judges=both), "joy") is Finding.STEERED
+    none = rates("likelihood", "joy", (np.nan, 0.0, 1.0), (0.0, 0.0, 0.1))  # no text of the class: not measured
+    assert found(world.report(judges=pd.DataFrame([none])), "joy") is Finding.STEERED
+
+
+def test_an_emotion_that_no_judge_can_tell_is_not_claimed() -> None:
+    world = World({"joy": 0.5, "fear": 0.5}, draws=39, prompts=30)
+    report = world.report(judges=pd.DataFrame([rates(judge, "joy", **POOR) for judge in world.judges]))
+    assert "Steering reaches 1 of 2 emotions" in report.summary()[0]
+    assert any(line.startswith("**joy: no judge can tell it.**") for line in report.summary())
+
+
+def test_what_was_left_out_and_who_judges_itself_is_said() -> None:
+    world = World({"joy": 0.5}, draws=19, prompts=6)
+    why = {"heads": "The battery has 3 scenes; 8 are needed.", "shuffled": "Too few pairs."}
+    lines = world.report(facts={"left_out": why, "self_judged": ["likelihood"]}).summary()
+    assert "Not run: steering by heads. The battery has 3 scenes; 8 are needed." in lines
+    assert "Not run: directions of shuffled labels. Too few pairs." in lines
+    assert [line for line in lines if line.startswith("likelihood reads with the model that was steered")]
+    assert not any("Not run" in line or "reads with" in line for line in world.report().summary())
+
+
+def test_the_safe_dose_comes_with_its_cost_on_the_other_half(tmp_path: Path) -> None:
+    world = World({"joy": 0.5}, draws=19, prompts=20, methods=("pca", "mean_difference"))
+    usual = world.report()
+    asked = {"condition": "steer", "method": "pca", "emotion": "joy", "dose": 0.4, "quantity": "reply ppl ratio"}
+    ratio = read(row(usual.doses, **asked))
+    assert usual.ppl_ratio("joy") == ratio
+    assert set(usual.table()["ppl_ratio"]) == {str(ratio)}
+    (joy,) = [line for line in usual.summary() if line.startswith("**joy")]
+    assert f"on the other half of the prompts that of the replies was {ratio} times the plain replies'." in joy
+    dear = (world.replies["half"] == "report") & (world.replies["condition"] == "steer")
+    world.replies.loc[dear & (world.replies["method"] == "pca"), "ppl"] *= 1.4
+    over = world.report()
+    assert over.safe == usual.safe
+    (joy,) = [line for line in over.summary() if line.startswith("**joy")]
+    assert f"{over.ppl_ratio('joy')} times the plain replies', above the bound of 1.5." in joy
+    run = Run.create(tmp_path / "run", command="evaluate", config={"model": "planted", "seed": 0})
+    page = render(run, over).read_text(encoding="utf-8")
+    assert page.count(str(over.ppl_ratio("joy"))) > 3  # the sentence, a row a judge, and the table of safe doses
+    world.replies.loc[world.replies["condition"] == "steer", "ppl"] *= 9
+    unsafe = world.report()
+    assert unsafe.ppl_ratio("joy") is None
+    assert "ppl_ratio" not in unsafe.table()
+
+
+def test_a_perplexity_that_was_not_measured_is_above_nothing() -> None:
+    world = World({"joy": 0.3}, draws=0, prompts=6, judges=("encoder",))
+    world.neutral = world.neutral[world.neutral["dose"] > 0.1]
+    (said,) = [line for line in world.report().summary() if line.startswith("**joy")]
+    assert said.endswith("At the first dose, 0.10 of the norm, a perplexity was not measured.")
+    world.replies.loc[world.replies["condition"] == "steer", "ppl"] *= 2
+    (said,) = [line for line in world.report().summary() if line.startswith("**joy")]
+    assert said.endswith("times the plain replies', above 1.5.")
+
+
 def test_a_planted_null_is_called_none() -> None:
     """A direction that is one more random draw: at most 5% of worlds may have any claim, over all emotions."""
     claims = 0
     for seed in range(20):
-        none = World({"joy": 0.0, "fear": 0.0, "anger": 0.0}, prompts=10, seeds=1, draws=39, seed=seed,
+        none = World({"joy": 0.0, "fear": 0.0, "anger": 0.0}, prompts=10, seeds=1, draws=59, seed=seed,
                      judges=("likelihood",), doses=(0.4,), masked=False)  # fmt: skip
         replies = none.replies.assign(degenerate=False)
         targets = target_shares(replies, choices(replies, none.neutral))
@@ -326,10 +455,29 @@ def test_the_half_that_chooses_is_in_no_figure() -> None:
     assert third.safe == before.safe | {"joy": 0.2}
     pd.testing.assert_frame_equal(before.doses, third.doses)
     one, two = (
-        table[table["emotion"] != "joy"].drop(columns="p_adjusted").reset_index(drop=True)
+        table[table["emotion"] != "joy"].drop(columns=["p_adjusted", "family"]).reset_index(drop=True)
         for table in (before.targets, third.targets)
     )
     pd.testing.assert_frame_equal(one, two)
+
+
+@pytest.mark.parametrize("label", ["", "disgust"])
+def test_judgments_of_the_half_that_chooses_are_not_read(label: str) -> None:
+    """They are not made, either; a class that appears there alone is none that the judge has."""
+    world = World({"joy": 0.4, "fear": 0.1, "anger": 0.2}, draws=3, prompts=6, lacks=("fear",))
+    before = world.report()
+    choose = world.replies["half"] == "choose"
+    for judge in world.judges:
+        world.replies.loc[choose, [judge, f"{judge}.masked"]] = label
+        world.replies.loc[choose, f"{judge}.p"] = 0.5 if label else np.nan
+    assert checked(world.replies, world.neutral) is world.replies
+    assert judges_of(world.replies) == world.judges
+    assert classes_of(world.replies, "encoder") == ("joy", "anger", "neutral")
+    after = world.report()
+    for name, table in reported(before).items():
+        pd.testing.assert_frame_equal(table, getattr(after, name))
+    assert before.summary() == after.summary()
+    assert drawn(dose_curves(after, "joy")).to_json() == drawn(dose_curves(before, "joy")).to_json()
 
 
 def test_misses_are_told_apart_and_sum_to_one() -> None:
@@ -412,7 +560,7 @@ def test_a_placebo_on_few_prompts_is_ranked_on_those(world: World) -> None:
     steered = mine[mine["prompt"].isin(few)]
     expected = (steered["likelihood"] == "joy").mean() - (shared["likelihood"] == "joy").mean()
     assert less["value"] == pytest.approx(expected)
-    assert (less["n"], plain["n"], less["draws"], less["correction"]) == (4, 40, 39, MAX_T)
+    assert (less["n"], plain["n"], less["draws"], less["correction"]) == (4, 40, 59, MAX_T)
 
 
 @pytest.mark.parametrize("rates", [pd.DataFrame({"judge": ["encoder"]}), pd.DataFrame()])

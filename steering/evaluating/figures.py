@@ -78,13 +78,15 @@ def bars(report: "SteeringReport", judge: str | None = None) -> go.Figure:
     """
     name = judge_of(report, judge)
     found = [one for one in report.verdicts if one.judge == name and not one.rows.empty]
+    called = {one.emotion: one.emotion if one.able else f"{one.emotion} (can't tell)" for one in found}
     fig = figure(f"Replies called the target by {name}, at the safe dose", "", "share of replies")
     for condition, colour in _BARS.items():
         values = {one.emotion: one.share if condition == "steer" else one.of(condition) for one in found}
         kept = {emotion: value for emotion, value in values.items() if value is not None}
         if kept:
             fig.add_bar(
-                x=list(kept), y=[one.value for one in kept.values()], name=NAMES[condition], marker_color=colour,
+                x=[called[emotion] for emotion in kept], y=[one.value for one in kept.values()],
+                name=NAMES[condition], marker_color=colour,
                 error_y={"type": "data", "array": [one.high - one.value for one in kept.values()],
                          "arrayminus": [one.value - one.low for one in kept.values()], "thickness": 1.2},
                 customdata=[str(one) for one in kept.values()], hovertemplate="%{customdata}",

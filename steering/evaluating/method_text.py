@@ -7,6 +7,7 @@ from affectlens.steering.evaluating.frames import PLACEBOS, REPORT
 from affectlens.steering.evaluating.quality import LOOPED, POOR, STRANGE
 from affectlens.steering.evaluating.safety import HIGHEST
 from affectlens.steering.evaluating.trends import DRAWS as EXCHANGES
+from affectlens.steering.evaluating.verdicts import LEVEL
 
 if TYPE_CHECKING:
     from affectlens.steering.evaluating.result import SteeringReport
@@ -86,7 +87,9 @@ def methods(report: "SteeringReport") -> str:
         f"{'seed' if seeds == 1 else 'seeds'} each, the same for every condition. The safe dose is the largest for "
         f"which the perplexity of replies under the unsteered model and that of neutral text under the steered one "
         f"are at most {HIGHEST} times the plain ones (ratios of geometric means), there and at every smaller dose. "
-        f"Judges ({', '.join(facts['judges'])}) were not told the target; they abstain from classes that they lack. A "
+        f"Judges ({', '.join(facts['judges'])}) were not told the target; they abstain from classes that they lack, "
+        "and one whose recall on human-written texts is on no source surely above its false alarms has no say on that "
+        "class. A "
         f"reply is degenerate if it is empty, if more than {LOOPED:.0%} of its tokens are in loops, if its distinct-2 "
         f"(Li et al. 2016) is below {POOR} or its perplexity above {STRANGE:.0f} times the plain geometric mean. "
         f"Intervals are 95%: a bootstrap by prompt ({DRAWS:,} draws; below {FEW_CLUSTERS} prompts the cluster "
@@ -95,7 +98,9 @@ def methods(report: "SteeringReport") -> str:
         f"exchanging doses within prompts ({EXCHANGES:,} draws, the design of Page 1963; Benjamini and Hochberg "
         f"over emotions). Placebos of the same norm: "
         f"{placebo}. Their p is the rank of the target share among the draws', over the prompts and seeds that all "
-        f"have, (1 + hits) / (1 + draws); {family}. Shares corrected for a judge's errors on human texts follow Rogan "
+        f"have, (1 + hits) / (1 + draws); {family}. Where the least p times "
+        f"the number of emotions is above {LEVEL}, the paired difference counts instead, and a placebo whose rank "
+        "counts is needed for any claim. Shares corrected for a judge's errors on human texts follow Rogan "
         f"and Gladen (1978); agreement is Cohen's kappa (1960). Seed {facts['seed']}."
     )
 

@@ -16,6 +16,7 @@ from affectlens.types import Json
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from affectlens.stats import Estimate
     from affectlens.steering.evaluating.verdicts import Verdict
 
 _COLUMNS = ("plain", "steer", "random", "shuffled", "mean", "orthogonal", "prompted", "fewshot", "heads", "neurons")
@@ -85,7 +86,17 @@ class SteeringReport:
         """What may be said of each emotion by each judge."""
         from affectlens.steering.evaluating.verdicts import verdicts
 
-        return verdicts(self.targets, self.emotions, judges_of(self.replies), self.method)
+        return verdicts(self.targets, self.emotions, judges_of(self.replies), self.method, records=self.judges)
+
+    def ppl_ratio(self, emotion: str) -> "Estimate | None":
+        """The replies' perplexity at the safe dose over the plain ones', on the prompts that did not choose the dose.
+
+        Args:
+            emotion: the target.
+        """
+        from affectlens.steering.evaluating.verdicts import ppl_ratio
+
+        return ppl_ratio(self.doses, self.choice(emotion))
 
     def summary(self) -> list[str]:
         """What was found, in sentences; Markdown. If a placebo undoes a finding, that comes first."""
@@ -94,13 +105,18 @@ class SteeringReport:
         return summary(self)
 
     def table(self) -> pd.DataFrame:
-        """The table of a paper: one row an emotion and judge, a column a condition, with 95% intervals."""
+        """The table of a paper: one row an emotion and judge, a column a condition, with 95% intervals.
+
+        ``ppl_ratio`` is that of the replies at the dose, on the prompts that did not choose it.
+        """
         rows = []
         for one in self.verdicts:
             found = {name: one.share if name == "steer" else one.of(name) for name in _COLUMNS}
             random = one.less("random")
             shown = {name: "" if value is None else str(value) for name, value in found.items()}
-            rows.append({"emotion": one.emotion, "judge": one.judge, "dose": one.dose, **shown,
+            ratio = self.ppl_ratio(one.emotion)
+            rows.append({"emotion": one.emotion, "judge": one.judge, "dose": one.dose,
+                         "ppl_ratio": "" if ratio is None else str(ratio), **shown,
                          "p": random.p if random else None, "p_adjusted": random.p_adjusted if random else None,
                          "finding": str(one.finding)})  # fmt: skip
         table = pd.DataFrame(rows)
@@ -187,12 +203,15 @@ def report_on(
 
     Args:
         replies: one row a reply: ``condition, method, site, emotion, dose, draw, prompt, half, seed, reply, n_new,
-            ppl``, and of each judge ``JUDGE`` (label, empty where it abstains), ``JUDGE.p`` and ``JUDGE.masked``.
+            ppl``, and of each judge ``JUDGE`` (label, empty where it abstains), ``JUDGE.p`` and ``JUDGE.masked``,
+            which are not read on the half ``choose``.
         neutral: one row a neutral text and dose: ``emotion, method, site, dose, text, nll, plain_nll``.
         judges: each judge's figures on held-out texts: ``judge, source, class, n, recall, false_alarm`` with ``.low``
-            and ``.high``; these also correct the shares.
+            and ``.high``; these also correct the shares, and silence a judge on a class that it can't tell.
         facts: what else there is to know. ``method`` names the headline's method (by default the first), ``seed`` that
-            of the bootstraps, ``cosines`` lists ``emotion, a, b, cosine`` of two methods' directions.
+            of the bootstraps, ``cosines`` lists ``emotion, a, b, cosine`` of two methods' directions,
+            ``left_out`` says by name why something was not run, ``self_judged`` lists the judges that read with the
+            steered model.
 
     Raises:
         SteerError: tables that lack columns or plain replies, or nothing that was steered.

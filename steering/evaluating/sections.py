@@ -11,6 +11,7 @@ from affectlens.steering.evaluating.figures import bars, dose_curves, frontier, 
 from affectlens.steering.evaluating.method_text import REFERENCES, methods
 from affectlens.steering.evaluating.result import SteeringReport
 from affectlens.steering.evaluating.samples import samples, shown
+from affectlens.steering.evaluating.verdicts import ppl_ratio
 
 
 def render(run: Run, report: SteeringReport) -> Path:
@@ -66,11 +67,15 @@ def _able(report: SteeringReport) -> list[str]:
 def _doses(report: SteeringReport) -> Iterator[Section]:
     rows = report.doses[(report.doses["condition"] == "steer") & (report.doses["method"] == report.method)]
     steered = [emotion for emotion in report.emotions if (rows["emotion"] == emotion).any()]
+    ratios = [ppl_ratio(report.doses, row) for row in report.facts["arms"]]
     chosen = pd.DataFrame(report.facts["arms"])
+    chosen["ppl_ratio"] = ["" if ratio is None else str(ratio) for ratio in ratios]
     said = [
         "Above, the share of replies called the target; below, both perplexities as multiples of the plain ones. "
         "Dose 0 is the plain replies. The dashed line is the safe dose, which other prompts chose.",
         "Looping text has a *low* perplexity: read the share of degenerate replies beside it.",
+        "Of the safe doses, `ratio` is at the dose that stopped the search, and `ppl_ratio` that of the replies at the "
+        "safe dose, on the prompts that did not choose it.",
     ]
     figures = [dose_curves(report, emotion) for emotion in steered]
     figures += [frontier(report, judge) for judge in _able(report)]
@@ -81,7 +86,8 @@ def _targets(report: SteeringReport) -> Iterator[Section]:
     if not report.targets.empty:
         said = (
             "A miss is a violation (coherent, and of another class), an incoherence (degenerate) or an abstention. "
-            "`attainable` is the least p that so many draws can give; `detectable` the least difference that would "
+            "`attainable` is the least p that so many draws can give, before correction over the `family` of "
+            "emotions; `detectable` the least difference that would "
             "have been found with 80% power; `masked` is with emotion words masked."
         )
         yield Section("Targets at the safe dose", [said], tables={"every share and difference": report.targets})

@@ -21,7 +21,7 @@ class Finding(StrEnum):
 
     STEERED = "steered"  # above plain, and above every placebo
     PLACEBO = "placebo"  # above plain, and not told apart from a placebo
-    UNCHECKED = "unchecked"  # above plain, and no placebo was run at this dose
+    UNCHECKED = "unchecked"  # above plain, and no placebo has draws enough for a rank
     NOTHING = "nothing"  # not told from plain
     LOWER = "lower"  # below plain
     UNSAFE = "unsafe"  # no safe dose

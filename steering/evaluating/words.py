@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from affectlens.steering.evaluating.asides import asking, damage, draws, how, judges, leaking, rising
+from affectlens.steering.evaluating.asides import asking, damage, draws, how, judges, leaking, left_out, rising, unable
 from affectlens.steering.evaluating.frames import ASKED
 from affectlens.steering.evaluating.phrases import NAMES, listed, short, signed
-from affectlens.steering.evaluating.verdicts import Finding, Verdict
+from affectlens.steering.evaluating.safety import HIGHEST
+from affectlens.steering.evaluating.verdicts import SILENT, Finding, Verdict
 from affectlens.types import Json
 
 if TYPE_CHECKING:
@@ -22,13 +23,13 @@ def summary(report: "SteeringReport") -> list[str]:
     found = report.verdicts
     by_emotion = {one: [v for v in found if v.emotion == one] for one in dict.fromkeys(v.emotion for v in found)}
     lines = [*_first(by_emotion), *(line for each in by_emotion.values() for line in _of(each, report))]
-    more = [*asking(found), *rising(report), *leaking(report), *damage(report)]
-    return [*lines, *more, *draws(found), *judges(report), how(report)]
+    more = [*unable(found), *asking(found), *rising(report), *leaking(report), *damage(report)]
+    return [*lines, *more, *draws(found), *judges(report), *left_out(report), how(report)]
 
 
 def _first(by_emotion: dict[str, list[Verdict]]) -> Iterator[str]:
     """The whole in one or two sentences; what a placebo undoes comes before what holds."""
-    said = {emotion: {one.finding for one in each} - {Finding.LACKING} for emotion, each in by_emotion.items()}
+    said = {emotion: {one.finding for one in each} - SILENT for emotion, each in by_emotion.items()}
     undone = [_by(each) for each in by_emotion.values() if any(one.finding is Finding.PLACEBO for one in each)]
     held = [emotion for emotion, kinds in said.items() if kinds == {Finding.STEERED}]
     if undone:
@@ -39,30 +40,29 @@ def _first(by_emotion: dict[str, list[Verdict]]) -> Iterator[str]:
     if held:
         yield (
             f"**Steering reaches {len(held)} of {len(said)} emotions** beyond plain replies and every placebo, by "
-            f"every judge that has the class: {listed(held)}."
+            f"every judge that can tell the class: {listed(held)}."
         )
     else:
-        yield f"**No emotion of {len(said)} is steered** beyond plain replies and placebo by every judge."
+        whom = "every judge that can tell the class"
+        yield f"**No emotion of {len(said)} is steered** beyond plain replies and placebo by {whom}."
 
 
 def _by(each: Sequence[Verdict]) -> str:
     """The emotion, and by which judges a placebo does as much, if not by all."""
     judges = [one.judge for one in each if one.finding is Finding.PLACEBO]
-    able = [one.judge for one in each if one.finding is not Finding.LACKING]
+    able = [one.judge for one in each if one.finding not in SILENT]
     return each[0].emotion + (f" (by {listed(judges)})" if len(judges) < len(able) else "")
 
 
 def _of(each: Sequence[Verdict], report: "SteeringReport") -> Iterator[str]:
     emotion = each[0].emotion
-    read = [one for one in each if one.finding is not Finding.LACKING]
+    read = [one for one in each if one.finding not in SILENT]
     if report.safe[emotion] is None:
         yield f"**{emotion}**: no safe dose, so nothing is reported. {_stopped(report, emotion)}"
         return
     findings = {one.finding for one in read}
-    if len(findings) > 1:
-        yield f"**{emotion}: the judges differ.** " + " ".join(_sentence(one) for one in read)
-    elif read:
-        yield f"**{emotion}: {_HEAD[read[0].finding]}.** " + " ".join(_sentence(one) for one in read)
+    head = "the judges differ" if len(findings) > 1 else _HEAD[read[0].finding] if read else "no judge can tell it"
+    yield " ".join([f"**{emotion}: {head}.**", *(_sentence(one) for one in read), *_cost(report, emotion)])
     if lacking := [one.judge for one in each if one.finding is Finding.LACKING]:
         yield f"{emotion}: {listed(lacking)} {'has' if len(lacking) == 1 else 'have'} no such class and abstained."
 
@@ -124,11 +124,22 @@ def _power(one: Verdict) -> str:
     )
 
 
+def _cost(report: "SteeringReport", emotion: str) -> Iterator[str]:
+    """What the dose costs on the prompts that did not choose it."""
+    ratio = report.ppl_ratio(emotion)
+    if ratio is not None:
+        over = f", above the bound of {HIGHEST}" if ratio.value > HIGHEST else ""
+        yield (
+            f"Dose {report.safe[emotion]:.2f} was chosen as safe by perplexity; on the other half of the prompts that "
+            f"of the replies was {ratio} times the plain replies'{over}."
+        )
+
+
 def _stopped(report: "SteeringReport", emotion: str) -> str:
     row = report.choice(emotion)
     if row["stopped"] is None:
         return "No positive dose was run."
-    why = {"reply": "the perplexity of the replies is {:.2f} times the plain replies'",
-           "neutral": "the perplexity of neutral text is {:.2f} times the unsteered model's"}  # fmt: skip
-    said = why.get(row["by"], "a perplexity was not measured").format(row["ratio"] or 0.0)
-    return f"At the first dose, {row['stopped']:.2f} of the norm, {said}, above 1.5."
+    why = {"reply": "the perplexity of the replies is {:.2f} times the plain replies', above {}",
+           "neutral": "the perplexity of neutral text is {:.2f} times the unsteered model's, above {}"}  # fmt: skip
+    said = why.get(row["by"], "a perplexity was not measured").format(row["ratio"] or 0.0, HIGHEST)
+    return f"At the first dose, {row['stopped']:.2f} of the norm, {said}."

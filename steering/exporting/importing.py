@@ -22,8 +22,8 @@ def import_directions(
 
     ``direction.N`` becomes a direction at ``LN.resid_post``, as all these engines apply it. A direction has length one,
     and ``facts`` keep the file's ``length`` at its layer, the stream's median norm there (``norm_measured``), and
-    ``raw``: the one dose at which all layers together do what the file does. It is the median over the layers of length
-    by measured norm, and each direction's ``norm`` is its length by ``raw``: of a single layer the measured norm itself.
+    ``raw``: the one dose at which all layers together do what the file does. It is the median over layers of length by
+    measured norm, and each direction's ``norm`` is its length by ``raw``: of a single layer the measured norm itself.
     Nobody has validated it: there is no safe dose, so steer with ``raw=True``.
 
     Args:
@@ -59,7 +59,8 @@ def import_directions(
         Direction(
             emotion=spelled(emotion), site=sites[layer].text, vector=unit(vector), norm=lengths[layer] / raw,
             method=said["method"] or "imported", model=model.name, fingerprint=model.fingerprint, position="",
-            fixed=np.zeros((0, model.d_model), np.float32), facts=_facts(source, lengths[layer], norms[layer], raw, said),
+            fixed=np.zeros((0, model.d_model), np.float32),
+            facts=_facts(source, lengths[layer], norms[layer], raw, said),
         )
         for layer, vector in vectors.items()
     )  # fmt: skip

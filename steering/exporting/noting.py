@@ -18,7 +18,8 @@ def provenance(plan: SteeringPlan) -> Json:
         {
             "emotion": term.direction.emotion, "dose": term.dose, "dose_is_raw": term.raw, "raw": term.strength,
             "site": term.direction.site, "norm": term.direction.norm,
-            "norm_measured": term.direction.facts.get("norm_measured", term.direction.norm), "method": term.direction.method, "purified": list(term.direction.purified),
+            "norm_measured": term.direction.facts.get("norm_measured", term.direction.norm),
+            "method": term.direction.method, "purified": list(term.direction.purified),
             "battery": term.direction.battery, "battery_sha256": term.direction.battery_sha256,
         }
         for term in plan.terms

@@ -40,8 +40,9 @@ def export(
         The path that was written.
 
     Raises:
-        SteerError: an unknown format, a path where something is already, nothing to export, a plan that no file can hold, a site or a layer that the
-            format has no place for, a family that a vector can't be baked into, another model's directions.
+        SteerError: an unknown format, a path where something is already, nothing to export, a plan that no file can
+            hold, a site or a layer that the format has no place for, a family that a vector can't be baked into,
+            another model's directions.
     """
     if to not in FORMATS:
         raise SteerError(f"There is no format {to!r}; choose from {', '.join(FORMATS)}.")

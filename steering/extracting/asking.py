@@ -30,7 +30,7 @@ def resolved(sites: list[str], layers: str | None, n_layers: int) -> list[str]:
     at = asked if asked is not None else [middle] if layers is None else list(range(n_layers))
     placed = [[one] if one.startswith(("L", "blocks.")) else [f"L{layer}.{one}" for layer in at] for one in sites]
     found = [site for several in placed for site in several]
-    if beyond := sorted({at for site in found if (at := Site.parse(site).layer) >= n_layers}):
+    if beyond := sorted({Site.parse(site).layer for site in found} - set(range(n_layers))):
         raise SteerError(
             f"There is no layer {', '.join(map(str, beyond))}: the model has {n_layers}, 0 to {n_layers - 1}."
         )
