@@ -30,7 +30,7 @@ def explained(plan: "SteeringPlan") -> str:
         lines.append({
             "sum": "Conflicts: the vectors are summed as they are.",
             "orthogonal": "Conflicts: each later vector loses what it shares with the earlier ones.",
-            "strongest": "Conflicts: at each site only the largest dose acts.",
+            "strongest": "Conflicts: at each site only the largest share of the norm acts.",
         }[plan.conflict])  # fmt: skip
     lines += [f"Warning: {warning}" for warning in _warnings(asked)]
     return "\n".join(lines)
@@ -46,7 +46,7 @@ def _line(term: "Term") -> str:
     }[term.operator.kind]
     gate = f", where {term.gate.says}" if term.gate else ""
     taken = f", without {', '.join(d.purified)}" if d.purified else ""
-    return f"{d.emotion} dose {term.dose:+g}: {term.operator}, {what}, {term.timing}{gate} ({d.method}{taken})"
+    return f"{d.emotion} dose {term.dose:+g}: {term.operator}, {what}, {term.timing}{gate} ({d.called}{taken})"
 
 
 def _warnings(asked: "list[Term]") -> list[str]:

@@ -86,7 +86,9 @@ def _sentence(one: Verdict) -> str:
 
 
 def _placebos(one: Verdict) -> Iterator[str]:
-    for kind in one.placebos:
+    """The random directions, and what undoes the claim; the table has every placebo."""
+    shown = ("random", *one.undone) if one.finding is Finding.PLACEBO else ("random",)
+    for kind in [kind for kind in one.placebos if kind in shown]:
         row, less = one.facts(f"less {kind}"), one.less(kind)
         if row is None or less is None:
             continue

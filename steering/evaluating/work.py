@@ -46,7 +46,7 @@ class Scale:
 
 
 PAIRS = (("joy", "surprise"), ("fear", "sadness"), ("anger", "disgust"))
-FULL = Scale((0.1, 0.15, 0.2, 0.3, 0.4), 16, 24, 159, 8, 16, PAIRS, ("others", "keyword"), (2.0, 4.0, 8.0), (2.0, 4.0))
+FULL = Scale((0.1, 0.15, 0.2, 0.3, 0.4), 16, 24, 159, 8, 16, PAIRS, ("others", "keyword"), (0.5, 1.0, 2.0), (0.1, 0.3))
 QUICK = Scale((0.1, 0.2), 3, 16, 19, 0, 4)
 
 
