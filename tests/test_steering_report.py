@@ -225,7 +225,8 @@ def test_a_rank_counts_if_its_draws_suffice_for_all_emotions(draws: int, family:
 
 def test_the_family_is_the_emotions_that_are_corrected_together(report: SteeringReport) -> None:
     rows = report.targets[(report.targets["quantity"] == "less random") & ~report.targets["masked"]]
-    assert rows.groupby("judge")["family"].agg(lambda one: set(one)).to_dict() == {"encoder": {2}, "likelihood": {3}}
+    families = {str(judge): set(part["family"]) for judge, part in rows.groupby("judge")}
+    assert families == {"encoder": {2}, "likelihood": {3}}
     few = World({"joy": 0.5, "fear": 0.5, "anger": 0.5}, base=0.05, draws=39, prompts=12, judges=("likelihood",))
     assert {one.finding for one in few.report().verdicts} == {Finding.UNCHECKED}  # 3/40 > 0.05
 
@@ -238,8 +239,8 @@ def rates(judge: str, emotion: str, recall: tuple[float, float, float], alarm: t
     return out
 
 
-POOR = {"recall": (0.13, 0.05, 0.22), "alarm": (0.09, 0.06, 0.12)}
-GOOD = {"recall": (0.80, 0.70, 0.90), "alarm": (0.05, 0.03, 0.07)}
+POOR: dict[str, Any] = {"recall": (0.13, 0.05, 0.22), "alarm": (0.09, 0.06, 0.12)}
+GOOD: dict[str, Any] = {"recall": (0.80, 0.70, 0.90), "alarm": (0.05, 0.03, 0.07)}
 
 
 def test_a_judge_that_cannot_tell_a_class_has_no_vote() -> None:
