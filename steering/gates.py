@@ -28,7 +28,7 @@ class Gate:
     fingerprint: str = ""  # of the model that it was found in
 
     @classmethod
-    def of_direction(cls, direction: Direction, percentile: float, *, below: bool = False) -> "Gate":
+    def of_direction(cls, direction: Direction, percentile: float | int, *, below: bool = False) -> "Gate":
         """Open where the projection passes a percentile of that of neutral texts.
 
         Raises:
@@ -72,7 +72,7 @@ class Gate:
         return score < 0 if self.below else score > 0
 
 
-def level(direction: Direction, percentile: float) -> float:
+def level(direction: Direction, percentile: float | int) -> float:
     """A percentile of the projection of neutral texts on the direction.
 
     Raises:
