@@ -10,7 +10,8 @@ from affectlens.errors import SteerError
 from affectlens.steering.typed import parse_doses, parse_layers
 
 _RESUMED = {"resume", "evaluate", "as_json", "quiet"}
-_SETTINGS = {"model", "emotion", "directions", "quick", "seed", "out", "device", "dtype", "revision"}
+_SETTINGS = {"model", "emotion", "directions", "quick", "seed", "out", "device", "dtype", "revision", "endpoint",
+             "endpoint_model", "endpoint_key"}  # fmt: skip
 _TAKES = {"--resume": _RESUMED, "--evaluate": _RESUMED | _SETTINGS}
 _LEAVES = {
     "--interactive": {"prompt", "explain", "stream", "plain", "as_json", "no_chat", "probes"},
@@ -56,6 +57,12 @@ def steer(
         Path | None, typer.Option("--out", "-o", help="Run folder of --evaluate. Default: runs/MODEL-steer-TIME.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="A stopped evaluation to continue.")] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="Of --evaluate: a third judge, an OpenAI-compatible API: http://localhost:8000/v1."),
+    ] = None,
+    endpoint_model: Annotated[str, typer.Option(help="The endpoint's name of its model.")] = "",
+    endpoint_key: Annotated[str, typer.Option(help="The environment variable that holds its key.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="The steered reply alone; of --evaluate the report's path.")
@@ -72,8 +79,11 @@ def steer(
     if evaluate or resume is not None:
         from affectlens.steering.measuring import run_evaluation
 
+        if endpoint and not endpoint_model:
+            raise SteerError("Name the endpoint's model: --endpoint-model NAME.")
+        server = {"url": endpoint, "model": endpoint_model, "key_env": endpoint_key} if endpoint else None
         settings = {"directions": directions, "quick": quick, "seed": seed, "device": device, "dtype": dtype,
-                    "revision": revision}  # fmt: skip
+                    "revision": revision, "endpoint": server}  # fmt: skip
         run_evaluation(model, emotion or [], settings, out=out, resume=resume, as_json=as_json, quiet=quiet)
         return
     doses = parse_doses(emotion or [])
@@ -113,8 +123,8 @@ def _check_modes(given: dict[str, Any]) -> None:
     typed = {name for name, value in given.items() if value != defaults[name] and value != []}
     modes = [mode for mode in ("--resume", "--evaluate") if mode[2:] in typed]
     unused = typed - _TAKES[modes[0]] if modes else set[str]()
-    if not modes and typed & {"quick", "out"}:
-        raise SteerError("--quick and --out belong to --evaluate: add it, or leave them out.")
+    if not modes and typed & {"quick", "out", "endpoint", "endpoint_model", "endpoint_key"}:
+        raise SteerError("--quick, --out and --endpoint belong to --evaluate: add it, or leave them out.")
     for mode, left in _LEAVES.items():
         if not unused and mode[2:] in typed and typed & left:
             modes, unused = [mode], typed & left

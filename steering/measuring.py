@@ -10,7 +10,15 @@ from affectlens.run import Run, default_folder
 if TYPE_CHECKING:
     from affectlens.steering.evaluating.result import SteeringReport
 
-_DEFAULTS = {"directions": None, "quick": False, "seed": 0, "device": None, "dtype": "float32", "revision": None}
+_DEFAULTS = {
+    "directions": None,
+    "quick": False,
+    "seed": 0,
+    "device": None,
+    "dtype": "float32",
+    "revision": None,
+    "endpoint": None,
+}
 
 
 def run_evaluation(
@@ -22,7 +30,7 @@ def run_evaluation(
     Args:
         model: its name.
         emotions: which; all that there are by default.
-        settings: directions, quick, seed, device, dtype, revision.
+        settings: directions, quick, seed, device, dtype, revision, endpoint.
         out: the run folder.
         resume: a run folder to continue.
         as_json: print the result as JSON.

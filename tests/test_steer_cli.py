@@ -223,7 +223,7 @@ def test_probes_colour(joyful: Typed, lens: LensModel, tmp_path: Path) -> None:
         (("hi", "--emotion", "joy=1", "--stream", "--json"), "--stream has no use for --json"),
         (("hi", "--interactive"), "--interactive has no use for PROMPT"),
         (("--interactive", "--no-chat"), "--interactive has no use for --no-chat"),
-        (("hi", "--emotion", "joy=1", "--quick"), "--quick and --out belong to --evaluate"),
+        (("hi", "--emotion", "joy=1", "--quick"), "--quick, --out and --endpoint belong to --evaluate"),
         (("hi", "--evaluate"), "--evaluate has no use for --max-new-tokens, PROMPT"),
     ],
     ids=str,
@@ -387,6 +387,18 @@ def studied(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
+def test_an_endpoint_is_a_judge_more(typed: Typed, studied: list[dict[str, Any]], tmp_path: Path) -> None:
+    server = ("--endpoint", "http://localhost:8000/v1", "--endpoint-key", "KEY")
+    code, _, err = typed("smollm2-135m", "--evaluate", *server, "--out", tmp_path / "a")
+    assert (code, "--endpoint-model NAME" in err) == (2, True)
+    assert typed("smollm2-135m", "--evaluate", *server, "--endpoint-model", "m", "--out", tmp_path / "a")[0] == 0
+    assert studied[-1]["endpoint"] == {"url": "http://localhost:8000/v1", "model": "m", "key_env": "KEY"}
+    typed("--resume", tmp_path / "a")
+    assert studied[-1]["endpoint"]["model"] == "m"
+    code, _, err = typed("smollm2-135m", "hello", "--emotion", "joy=0.1", *server)
+    assert (code, "belong to --evaluate" in err) == (2, True)
+
+
 def test_an_evaluation_is_begun_told_and_continued(
     typed: Typed, studied: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,7 +407,7 @@ def test_an_evaluation_is_begun_told_and_continued(
     assert (code, err) == (0, "")
     assert said.splitlines() == ["joy is said.", "trust is not.", "", f"Report: {out / 'report.html'}"]
     asked = {"model": "smollm2-135m", "emotions": ["joy"], "quick": True, "seed": 0, "dtype": "float32",
-             "device": None, "revision": None, "directions": None}  # fmt: skip
+             "device": None, "revision": None, "directions": None, "endpoint": None}  # fmt: skip
     assert studied[0] == asked | {"out": out, "resume": False, "progress": None}
     facts = strict(typed("--resume", out, "--json")[1])
     assert studied[1] == asked | {"out": out, "resume": True, "progress": False}

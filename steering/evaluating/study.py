@@ -20,6 +20,7 @@ from affectlens.steering.evaluating.parts import checked
 from affectlens.steering.evaluating.result import SteeringReport
 from affectlens.steering.evaluating.sections import render
 from affectlens.steering.evaluating.work import FULL, QUICK, Scale, Work
+from affectlens.steering.judging.by_endpoint import endpoint_judge
 from affectlens.steering.judging.verdicts import Judge
 from affectlens.steering.shipped import bundled, load_directions
 from affectlens.stimuli.battery import Battery, load_battery
@@ -38,6 +39,7 @@ def evaluate(
     quick: bool = False,
     emotions: Sequence[str] | None = None,
     judges: Sequence[Judge] | None = None,
+    endpoint: dict[str, str] | None = None,
     scale: Scale | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -56,6 +58,8 @@ def evaluate(
         quick: two doses, few prompts and draws: a first look, whose p can't pass for eight emotions.
         emotions: only these; all that the set has if None.
         judges: two or more; by default the encoder and the embedded model's likelihoods.
+        endpoint: of an OpenAI-compatible server that is one judge more: ``url``, ``model`` and ``key_env``, as
+            :func:`affectlens.steering.judging.endpoint_judge` takes them.
         scale: how much is written, for a size of your own.
         seed: of sampling, draws and bootstraps.
         device: as for :func:`affectlens.load_model`.
@@ -84,7 +88,8 @@ def evaluate(
     found = _directions(lens, kept if resume else directions, table, seed, progress)
     found = found if resume or not emotions else found.only(*emotions)
     checked(found)
-    how_much, readers = scale or (QUICK if quick else FULL), judges or _judges(lens, progress)
+    how_much, readers = scale or (QUICK if quick else FULL), list(judges or _judges(lens, progress))
+    readers += [endpoint_judge(**endpoint, seed=seed)] if endpoint else []
     settings = _digest(found, how_much, readers, seed)
     if resume:
         run.expect("plan (scale, seed, judges or directions)", "settings", settings)
@@ -92,7 +97,7 @@ def evaluate(
         config: Json = {
             "model": lens.name, "directions": str(directions) if isinstance(directions, str | Path) else None,
             "battery": battery, "emotions": list(found.emotions), "quick": quick, "seed": seed, "device": device,
-            "dtype": dtype, "revision": revision,
+            "dtype": dtype, "revision": revision, "endpoint": endpoint,
         }  # fmt: skip
         run = Run.create(out, command=COMMAND, config=config)
         run.note(fingerprint=lens.fingerprint, source=lens.source, battery_sha256=table.sha256, settings=settings,
