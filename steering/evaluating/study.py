@@ -89,7 +89,9 @@ def evaluate(
     found = found if resume or not emotions else found.only(*emotions)
     checked(found)
     how_much, readers = scale or (QUICK if quick else FULL), list(judges or _judges(lens, progress))
-    readers += [endpoint_judge(**endpoint, seed=seed)] if endpoint else []
+    if endpoint:
+        key = endpoint.get("key_env", "")
+        readers.append(endpoint_judge(endpoint["url"], endpoint["model"], key_env=key, seed=seed))
     settings = _digest(found, how_much, readers, seed)
     if resume:
         run.expect("plan (scale, seed, judges or directions)", "settings", settings)
