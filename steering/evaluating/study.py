@@ -55,7 +55,7 @@ def evaluate(
         battery: where directions, heads, neurons, examples and neutral texts come from.
         out: the run folder.
         resume: go on with what a stopped run left out, with its own directions.
-        quick: two doses, few prompts and draws: a first look, whose p can't pass for eight emotions.
+        quick: three doses, few prompts and draws: a first look, whose p can't pass for eight emotions.
         emotions: only these; all that the set has if None.
         judges: two or more; by default the encoder and the embedded model's likelihoods.
         endpoint: of an OpenAI-compatible server that is one judge more: ``url``, ``model`` and ``key_env``, as

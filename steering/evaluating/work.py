@@ -47,7 +47,7 @@ class Scale:
 
 PAIRS = (("joy", "surprise"), ("fear", "sadness"), ("anger", "disgust"))
 FULL = Scale((0.1, 0.15, 0.2, 0.3, 0.4), 16, 24, 159, 8, 16, PAIRS, ("others", "keyword"), (0.5, 1.0, 2.0), (0.1, 0.3))
-QUICK = Scale((0.1, 0.2), 3, 16, 19, 0, 4)
+QUICK = Scale((0.05, 0.1, 0.2), 4, 16, 19, 0, 4)
 
 
 @dataclass
