@@ -65,9 +65,8 @@ def generate(
     check_fit(model, batch, how.max_new_tokens)
     ids, mask = padded(model, batch)
     ends = end_tokens(model)
-    pad = model.tokenizer.pad_token_id if model.tokenizer.pad_token_id is not None else (ends or [0])[0]
     config = GenerationConfig(
-        max_new_tokens=how.max_new_tokens, eos_token_id=ends or None, pad_token_id=int(pad), do_sample=False
+        max_new_tokens=how.max_new_tokens, eos_token_id=ends or None, pad_token_id=pad_token(model), do_sample=False
     )
     luck = [Luck(how, list(keys) if keys is not None else list(range(len(batch))), ids.shape[1])]
     with quiet_transformers(), configured(model, config), torch.inference_mode():
@@ -108,10 +107,8 @@ class Luck:
 
 def padded(model: LensModel, batch: Sequence[Layout]) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
     """Prompts as one batch, padded on the left, and its attention mask."""
-    ends = end_tokens(model)
-    pad = model.tokenizer.pad_token_id if model.tokenizer.pad_token_id is not None else (ends or [0])[0]
     width = max(len(item) for item in batch)
-    ids = torch.full((len(batch), width), int(pad))
+    ids = torch.full((len(batch), width), pad_token(model))
     mask = torch.zeros_like(ids)
     for row, item in enumerate(batch):
         ids[row, width - len(item) :] = torch.tensor(item.ids)
@@ -147,6 +144,12 @@ def end_tokens(model: LensModel) -> list[int]:
     listed = [] if own is None else own if isinstance(own, list) else [own]
     also = model.tokenizer.eos_token_id
     return list(dict.fromkeys([*listed, *([also] if also is not None else [])]))
+
+
+def pad_token(model: LensModel) -> int:
+    """The id that batches are padded with: the tokenizer's, or else an end token, or 0."""
+    own = model.tokenizer.pad_token_id
+    return int(own if own is not None else (end_tokens(model) or [0])[0])
 
 
 def _until_end(reply: list[int], ends: list[int]) -> list[int]:

@@ -155,8 +155,7 @@ def edit(model: LensModel, edits: Mapping[str, Edit] | Mapping[Site, Edit], *, i
 
         for site in sorted(acts):
             attach(handles, model.sites.find(site), partial(change, site), writing=True)
-        model.editing += 1
-        handles.callback(lambda: setattr(model, "editing", model.editing - 1))
+        handles.enter_context(model.edited())
         yield
     if unmoved and idle != "ignore":
         names = ", ".join(str(site) for site in sorted(unmoved))

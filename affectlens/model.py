@@ -2,6 +2,8 @@
 
 import hashlib
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +69,15 @@ class LensModel:
         """The dtype of the embedding, and so of the residual stream, also where weights are quantised."""
         found: torch.dtype = self.hf.get_input_embeddings().weight.dtype
         return found
+
+    @contextmanager
+    def edited(self) -> Iterator[None]:
+        """While an edit is in place: nothing goes into the store or comes from it."""
+        self.editing += 1
+        try:
+            yield
+        finally:
+            self.editing -= 1
 
     @property
     def fingerprint(self) -> str:

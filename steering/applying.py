@@ -72,8 +72,9 @@ def steer(
     if plan.is_nothing:
         yield steering
         return
+    mine = model.fingerprint
     for term in plan.terms:
-        if term.direction.fingerprint != model.fingerprint:
+        if term.direction.fingerprint != mine:
             raise SteerError(f"This plan is for {term.direction.model}, not for {model.name}.")
     with model.lock:  # hooks are the model's: another thread would be steered by them
         _prove(model, plan)
@@ -112,8 +113,7 @@ def _installed(
         for site, terms in plan.acting.items():
             act = constant(model, site, terms) if simple[site] else partial(acting.act, site, terms)
             attach(handles, model.sites.find(site), act, writing=True)
-        model.editing += 1
-        handles.callback(lambda: setattr(model, "editing", model.editing - 1))
+        handles.enter_context(model.edited())
         yield
 
 

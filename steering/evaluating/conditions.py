@@ -86,29 +86,23 @@ def steered(
     return desk.written(rows)
 
 
-def placebos(
-    desk: Desk, directions: Directions, vectors: Mapping[str, np.ndarray], doses: Sequence[float]
-) -> pd.DataFrame:
-    """Placebo directions at each dose that they stand beside, on the reporting half.
+def placebos(desk: Desk, directions: Directions, vectors: Mapping[str, np.ndarray], dose: float) -> pd.DataFrame:
+    """Placebo directions at a dose that they stand beside, on the reporting half.
 
     Args:
         desk: who writes.
         directions: whose sites and norms they take.
         vectors: unit vectors ``[draw, site, d]`` by kind.
-        doses: raw, without repeats.
+        dose: raw.
     """
-    places = _places(directions)
-    site = _site(places)
+    places = {d.at: d.norm for d in directions}
     rows = []
     for kind, drawn in vectors.items():
-        for dose in doses:
-            for draw, each in enumerate(drawn):
-                more = {
-                    place: dose * norm * v.astype(np.float64)
-                    for (place, norm), v in zip(places.items(), each, strict=True)
-                }
-                said = facts(kind, method=kind, site=site, dose=dose, draw=draw)
-                rows += [(i, more, said) for i in desk.numbers("report")]
+        for draw, each in enumerate(drawn):
+            sized = zip(places.items(), each, strict=True)
+            more = {place: dose * norm * v.astype(np.float64) for (place, norm), v in sized}
+            said = facts(kind, method=kind, site=_site(places), dose=dose, draw=draw)
+            rows += [(i, more, said) for i in desk.numbers("report")]
     return desk.written(rows)
 
 
@@ -116,11 +110,6 @@ def _site(places: Collection[Direction] | Collection[Site]) -> str:
     """One site by name, several by how many: the same in every table."""
     name = str(next(one.at if isinstance(one, Direction) else one for one in places))
     return name if len(places) == 1 else f"{len(places)} sites"
-
-
-def _places(directions: Directions) -> dict[Site, float]:
-    """Sites of the set, and the norm at each."""
-    return {d.at: d.norm for d in directions}
 
 
 def together(

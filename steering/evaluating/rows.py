@@ -45,8 +45,7 @@ def added(model: LensModel, additions: Sequence[Addition]) -> Iterator[None]:
             size = int(np.prod(shape))
             each = np.stack([np.asarray(a.get(site, np.zeros(size)), dtype=np.float32) for a in additions])
             attach(handles, model.sites.find(site), partial(_add, model, site, torch.as_tensor(each)), writing=True)
-        model.editing += 1
-        handles.callback(lambda: setattr(model, "editing", model.editing - 1))
+        handles.enter_context(model.edited())
         yield
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -104,11 +104,12 @@ class Work:
         return self.desk.written([(i, {}, written.facts("plain")) for i in self.desk.numbers()])
 
     def _placebos(self, dose: float) -> pd.DataFrame:
+        return written.placebos(self.desk, self.directions, self._vectors, dose)
+
+    @cached_property
+    def _vectors(self) -> dict[str, np.ndarray]:
         s = self.scale
-        vectors = placebo_vectors(
-            self.model, self.directions, self.battery, s.draws, s.beside, self.seed, self.progress
-        )
-        return written.placebos(self.desk, self.directions, vectors, [dose])
+        return placebo_vectors(self.model, self.directions, self.battery, s.draws, s.beside, self.seed, self.progress)
 
     def _others(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """Other ways to steer, each over a grid of its own."""
