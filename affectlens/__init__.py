@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from affectlens.model import LensModel, load_model
     from affectlens.pairing import align_pairs
     from affectlens.positions import Position
+    from affectlens.probing.sae import Sae, load_sae
     from affectlens.replies import capture_replies
     from affectlens.run import Run
     from affectlens.sites import Site
@@ -40,6 +41,7 @@ __all__ = [
     "LensModel",
     "Position",
     "Run",
+    "Sae",
     "Site",
     "Stimulus",
     "align",
@@ -53,6 +55,7 @@ __all__ = [
     "label_logprobs",
     "load_battery",
     "load_model",
+    "load_sae",
     "patching",
     "probing",
     "record",
@@ -65,10 +68,12 @@ __getattr__, __dir__ = lazily(
     __name__,
     {
         "Activations": "store", "Alignment": "aligning", "Battery": "stimuli", "Estimate": "stats", "LabelScores":
-        "labels", "LensModel": "model", "Position": "positions", "Run": "run", "Site": "sites", "Stimulus": "stimuli",
+        "labels", "LensModel": "model", "Position": "positions", "Run": "run", "Sae": "probing.sae", "Site": "sites",
+        "Stimulus": "stimuli",
         "align": "aligning", "align_pairs": "pairing", "capture": "capturing", "capture_replies": "replies",
         "circuits": "", "edit": "hooks", "errors": "", "from_cache": "foreign", "label_logprobs": "labels",
-        "load_battery": "stimuli", "load_model": "model", "patching": "", "probing": "", "record": "hooks",
+        "load_battery": "stimuli", "load_model": "model", "load_sae": "probing.sae",
+        "patching": "", "probing": "", "record": "hooks",
         "steering": "", "stimuli": "", "watch": "hooks",
     },
 )  # fmt: skip

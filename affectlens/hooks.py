@@ -121,8 +121,8 @@ def edit(model: LensModel, edits: Mapping[str, Edit] | Mapping[Site, Edit], *, i
 
     Args:
         model: from :func:`affectlens.load_model`.
-        edits: a function a site; a name without a layer means every layer. ``features`` can be watched but not
-            edited.
+        edits: a function a site; a name without a layer means every layer. What an edit of ``features`` changes is
+            written along the decoder's rows; what the dictionary fails to rebuild stays as it is.
         idle: what to do about edits that changed nothing: ``warn``, ``raise`` or ``ignore``.
 
     Raises:
@@ -168,10 +168,8 @@ def edit(model: LensModel, edits: Mapping[str, Edit] | Mapping[Site, Edit], *, i
 def _refuse(model: LensModel, sites: Iterable[Site]) -> None:
     """Say which of these can't be edited, and why."""
     for site in sites:
-        if site.kind == "features":
-            raise SiteError(
-                f"{site} can be watched but not edited; edit {model.sites.dictionaries[site.sae or ''].site}."
-            )
+        if site.kind == "features" and model.sites.dictionaries[site.sae or ""].decode is None:
+            raise SiteError(f"{site} can be watched but not edited: its dictionary was attached without decode=.")
         if site.kind == "pattern" and not model.sites.find(site).attends:
             raise SiteError(
                 f"{site} can be watched but not edited: what the attention of {model.name} gives is not its weights "

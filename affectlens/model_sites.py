@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dictionary:
-    """A sparse autoencoder's encoder, attached to a model under a name."""
+    """A sparse autoencoder, attached to a model under a name; without ``decode`` it can be watched but not edited."""
 
     site: Site  # what it reads, for example L12.resid_post
     encode: Callable[[Tensor], Tensor]  # [..., d] -> [..., n_features]
     n_features: int
     sha256: str  # of its weights, so that the store tells it from others
+    decode: Callable[[Tensor], Tensor] | None = None  # [..., n_features] -> [..., d]
 
 
 class ModelSites:
@@ -136,12 +137,30 @@ class ModelSites:
         return value if site.index is None else value.select(_axis(site), site.index)
 
     def with_part(self, site: Site, old: Tensor, new: Tensor) -> Tensor:
-        """The tap's value ``old`` with the site's part replaced by ``new``; ``old`` itself is left as it is."""
+        """The tap's value ``old`` with the site's part replaced by ``new``; ``old`` itself is left as it is.
+
+        Of features the reconstruction's change is added to what was there, so what the dictionary fails to rebuild
+        stays, and codes put back as they were change no bit.
+        """
+        if site.kind == "features":
+            return self._with_features(site, old, new)
         if site.index is not None:
             part, new = new, self.part(replace(site, index=None), old).clone()
             new.select(_axis(site), site.index).copy_(part)
         heads = self.find(site).heads
         return heads.put(old, new) if heads else new.reshape(old.shape)
+
+    def _with_features(self, site: Site, old: Tensor, new: Tensor) -> Tensor:
+        dictionary = self._dictionary(site)
+        if dictionary.decode is None:
+            raise SiteError(f"{site} can be watched but not edited: its dictionary was attached without decode=.")
+        stream = self.part(dictionary.site, old)
+        codes = dictionary.encode(stream)
+        if site.index is not None:
+            part, new = new, codes.clone()
+            new[..., site.index] = part
+        change = dictionary.decode(new) - dictionary.decode(codes)
+        return self.with_part(dictionary.site, old, stream + change.to(stream.dtype))
 
     def __repr__(self) -> str:
         rows = []

@@ -10,6 +10,8 @@ import torch
 
 from affectlens.errors import ModelError
 from affectlens.model import LensModel, load_model
+from affectlens.quiet import quiet_transformers
+from affectlens.sites import Site
 
 VOCABULARY = 260
 _SIZES = {
@@ -50,13 +52,12 @@ def tiny_hf(family: str, *, seed: int = 0) -> Any:
     Raises:
         ModelError: an unknown family.
     """
-    import transformers
-
-    hf: Any = transformers
-
     if family not in FAMILIES:
         raise ModelError(f"There is no tiny {family!r}; choose from {', '.join(FAMILIES)}.")
-    with torch.random.fork_rng(devices=[]):
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+        import transformers
+
+        hf: Any = transformers
         torch.manual_seed(seed)
         if family == "llama":
             return hf.LlamaForCausalLM(hf.LlamaConfig(**_SIZES))
@@ -77,3 +78,21 @@ def tiny_model(family: str = "llama", *, seed: int = 0, bos: bool | None = None,
     """
     tokenizer = tiny_tokenizer(bos=family == "gemma3" if bos is None else bos)
     return load_model(model=tiny_hf(family, seed=seed), tokenizer=tokenizer, check=check)
+
+
+def tiny_sae(model: LensModel, site: str = "L1.resid_post", *, n_features: int = 64, k: int = 4, seed: int = 0) -> Any:
+    """A random top-k autoencoder (an :class:`affectlens.Sae`) for a site of a model, its decoder's rows of length 1.
+
+    >>> tiny_sae(tiny_model()).n_features
+    64
+    """
+    from affectlens.probing.sae import sae_lens, wrap
+
+    width = int(torch.tensor(model.sites.shape(Site.parse(site))).prod())
+    with sae_lens() as library:
+        inner = library.SAE.from_dict({"architecture": "topk", "d_in": width, "d_sae": n_features, "k": k})
+    rng = torch.Generator().manual_seed(seed)
+    rows = torch.nn.functional.normalize(torch.randn(n_features, width, generator=rng), dim=-1)
+    inner.W_dec.data, inner.W_enc.data = rows, rows.T.contiguous()
+    inner.b_dec.data = 0.1 * torch.randn(width, generator=rng)
+    return wrap(inner, "tiny", site=site)

@@ -57,7 +57,7 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-COMPOSES = {"affectlens/cli.py", "affectlens/__init__.py"}  # they put the parts together
+COMPOSES = {"affectlens/cli.py", "affectlens/__init__.py", "affectlens/testing.py"}  # they put the parts together
 
 
 @pytest.mark.parametrize("folder", ["affectlens", *FOLDERS])

@@ -1,0 +1,1 @@
+"""SAE features: training, reading, the keyword-affect plane, sparse probes."""
