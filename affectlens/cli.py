@@ -14,12 +14,15 @@ from affectlens.cache_cli import app as cache
 from affectlens.errors import AffectLensError
 from affectlens.models_cli import app as models
 from affectlens.patching.cli import ablate, patch
+from affectlens.patching.features.cli import effects_command
 from affectlens.probing.cli import probe
 from affectlens.probing.compare_cli import compare
+from affectlens.probing.features.cli import app as features
 from affectlens.probing.geometry.cli import geometry
 from affectlens.probing.tokens.cli import score
 from affectlens.steering.cli import steer
 from affectlens.steering.directions_cli import app as directions
+from affectlens.steering.extracting.features_cli import feature_directions_command
 from affectlens.stimuli.cli import app as stimuli
 
 app = typer.Typer(
@@ -31,6 +34,9 @@ app.add_typer(models, name="models")
 app.add_typer(stimuli, name="stimuli")
 app.add_typer(cache, name="cache")
 app.add_typer(directions, name="directions")
+app.add_typer(features, name="features")
+features.command("effects")(effects_command)
+features.command("directions")(feature_directions_command)
 app.command()(probe)
 app.command()(score)
 app.command()(compare)
@@ -101,6 +107,11 @@ def report(
         found = study.reload(run)
         study.redraw(found)
         launching.tell(found, quiet=quiet)
+        return
+    if command == "features find":
+        from affectlens.probing.features.find_cli import redraw as redraw_features
+
+        redraw_features(run, quiet=quiet)
         return
     from affectlens.console import say
     from affectlens.probing.names import plain

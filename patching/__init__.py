@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from affectlens.patching.cells import Change, Cut
     from affectlens.patching.confirming import Confirmation, confirm
     from affectlens.patching.engine import Engine
+    from affectlens.patching.features.measuring import feature_effects
+    from affectlens.patching.features.outcome import FeatureEffects
+    from affectlens.patching.features.sharing import ErrorShare, error_share
     from affectlens.patching.flipping import flip
     from affectlens.patching.metrics import (
         Metric,
@@ -35,6 +38,9 @@ _FROM = {
     "cells": ("Change", "Cut"),
     "confirming": ("Confirmation", "confirm"),
     "engine": ("Engine",),
+    "features.measuring": ("feature_effects",),
+    "features.outcome": ("FeatureEffects",),
+    "features.sharing": ("ErrorShare", "error_share"),
     "flipping": ("flip",),
     "metrics": (
         "Metric", "kl", "label_difference", "logit_difference", "own_emotion", "valence_difference",
@@ -49,9 +55,9 @@ _FROM = {
     "sweeping": ("patch",),
 }  # fmt: skip
 __all__ = [
-    "AblationSweep", "Change", "Confirmation", "Cut", "Engine", "Metric", "PatchPair", "PatchSweep", "Screen",
-    "ablate", "agreement", "choose", "confirm", "flip", "kl", "knockout", "label_difference", "logit_difference",
-    "named_metrics", "opposed", "own_emotion", "patch", "prepare", "readout", "screen", "valence_difference", 
-    "words_of", "written",
+    "AblationSweep", "Change", "Confirmation", "Cut", "Engine", "ErrorShare", "FeatureEffects", "Metric", "PatchPair",
+    "PatchSweep", "Screen", "ablate", "agreement", "choose", "confirm", "error_share", "feature_effects", "flip", "kl",
+    "knockout", "label_difference", "logit_difference", "named_metrics", "opposed", "own_emotion", "patch", "prepare",
+    "readout", "screen", "valence_difference", "words_of", "written",
 ]  # fmt: skip
 __getattr__, __dir__ = lazily(__name__, {name: module for module, names in _FROM.items() for name in names})

@@ -32,7 +32,7 @@ def expand_sites(model: LensModel, sites: Sites) -> tuple[Site, ...]:
 
     Raises:
         SiteError: a site that the model lacks.
-        PatchError: features, which are changed through the site that their dictionary reads.
+        PatchError: no site, or features of a dictionary that can't decode.
     """
     asked = [sites] if isinstance(sites, str | Site) else list(sites)
     found: dict[Site, None] = {}
@@ -40,8 +40,8 @@ def expand_sites(model: LensModel, sites: Sites) -> tuple[Site, ...]:
         name = "z.each" if one == "heads" else one
         parted = _PARTED.fullmatch(name) if isinstance(name, str) else None
         for site in model.sites.expand(parted["site"] if parted else name):
-            if site.kind == "features":
-                raise PatchError(f"{site} can't be patched: patch the site that its dictionary reads.")
+            if site.kind == "features" and model.sites.dictionaries[site.sae or ""].decode is None:
+                raise PatchError(f"{site} can't be patched: its dictionary was attached without decode=.")
             heads = range(model.sites.shape(site)[0]) if parted else [site.index]
             found |= dict.fromkeys(replace(site, index=head) for head in heads)
     if not found:

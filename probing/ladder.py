@@ -13,7 +13,7 @@ from affectlens.errors import BatteryError
 from affectlens.metrics import metric_name
 from affectlens.probing import crossed, folds, targets
 from affectlens.probing.fits import C_GRID
-from affectlens.probing.parts import Stage, stage
+from affectlens.probing.parts import stages_of
 from affectlens.probing.probes import Probes
 from affectlens.probing.report import ProbeReport
 from affectlens.probing.rung import score_rung
@@ -65,7 +65,7 @@ def probe(
             f"probe reads one vector an item at every layer from 0 on, not {acts!r}: capture sites='resid_post'."
         )
     asked = targets.select(acts.items, target)
-    stages, skipped = _stages(acts.items, asked, rungs, seed)
+    stages, skipped = stages_of(acts.items, asked, rungs, seed)
     alone = [rung for rung in stages if rung != "split"]  # it learns from other items than it scores
     if not alone:
         skipped |= dict.fromkeys(stages, "it stands beside another rung only")
@@ -103,20 +103,6 @@ def probe(
         held_out=pd.concat([s.held_out for s in scored.values()], ignore_index=True),
     )
     return report if target != "affect" else _with_quadruples(report, acts, asked, seed)
-
-
-def _stages(
-    items: pd.DataFrame, asked: Target, rungs: str | Sequence[str], seed: int
-) -> tuple[dict[str, Stage], dict[str, str]]:
-    """The rungs that apply, and why the others do not."""
-    wanted = (rungs,) if isinstance(rungs, str) else tuple(rungs)
-    if unknown := [rung for rung in wanted if rung not in folds.RUNGS]:
-        raise BatteryError(f"There is no rung {unknown[0]!r}; choose from {', '.join(folds.RUNGS)}.")
-    found = {rung: stage(items, asked, rung, seed=seed) for rung in folds.RUNGS if rung in wanted}
-    return (
-        {rung: one for rung, one in found.items() if isinstance(one, Stage)},
-        {rung: why for rung, why in found.items() if isinstance(why, str)},
-    )
 
 
 def _with_quadruples(report: ProbeReport, acts: Activations, asked: Target, seed: int) -> ProbeReport:

@@ -1,5 +1,6 @@
 """From a target and a rung to the parts of a sweep: who is learnt from, who is scored, what is resampled."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,24 @@ def compared(fold: Int[np.ndarray, " item"], asked: Target) -> Int[np.ndarray, "
     if asked.within is None:
         return fold
     return np.unique(np.stack([fold, asked.within]), axis=1, return_inverse=True)[1]
+
+
+def stages_of(
+    items: pd.DataFrame, asked: Target, rungs: str | Sequence[str], seed: int = 0
+) -> tuple[dict[str, Stage], dict[str, str]]:
+    """The rungs that apply, in the ladder's order, and why the others do not.
+
+    Raises:
+        BatteryError: a rung of another name.
+    """
+    wanted = (rungs,) if isinstance(rungs, str) else tuple(rungs)
+    if unknown := [rung for rung in wanted if rung not in folds.RUNGS]:
+        raise BatteryError(f"There is no rung {unknown[0]!r}; choose from {', '.join(folds.RUNGS)}.")
+    found = {rung: stage(items, asked, rung, seed=seed) for rung in folds.RUNGS if rung in wanted}
+    return (
+        {rung: one for rung, one in found.items() if isinstance(one, Stage)},
+        {rung: why for rung, why in found.items() if isinstance(why, str)},
+    )
 
 
 def stage(items: pd.DataFrame, asked: Target, rung: str, *, seed: int = 0) -> Stage | str:

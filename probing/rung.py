@@ -45,10 +45,10 @@ class Rows:
         """Estimate a statistic over clusters and keep it."""
         self.keep(kind, reader, self._estimate(statistic, bounds), layer)
 
-    def subtract(self, kind: str, reader: str, a: Statistic, b: Statistic) -> None:
+    def subtract(self, kind: str, reader: str, a: Statistic, b: Statistic, layer: int = NESTED) -> None:
         """Keep ``a`` less ``b``, resampled together."""
         stage = self.stage
-        self.keep(kind, reader, paired(a, b, stage.n, stage.unit, seed=self.seed, folds=stage.n_folds))
+        self.keep(kind, reader, paired(a, b, stage.n, stage.unit, seed=self.seed, folds=stage.n_folds), layer)
 
     def keep(self, kind: str, reader: str, found: Estimate, layer: int = NESTED) -> None:
         """One row."""
@@ -103,7 +103,7 @@ def score_rung(
         skipped = _control_task(table, x, texts, found)
         layers = _by_layer(table, x, found, floors[best], least)
     readers = {part.main: found} | floors
-    held = pd.concat([_held_out(stage, name, s) for name, s in readers.items()], ignore_index=True)
+    held = pd.concat([held_out(stage, name, s) for name, s in readers.items()], ignore_index=True)
     return Scored(pd.DataFrame(table.rows), held, layers, skipped)
 
 
@@ -177,7 +177,7 @@ def _by_layer(table: Rows, x: np.ndarray, found: Sweep, floor_: Sweep, least: St
     return pd.DataFrame(out)
 
 
-def _held_out(stage: Stage, reader: str, found: Sweep) -> pd.DataFrame:
+def held_out(stage: Stage, reader: str, found: Sweep) -> pd.DataFrame:
     """The nested held-out logits of one reader, item by item."""
     logits = {f"logit_{k}": found.headline[:, k] for k in range(found.headline.shape[1])}
     return pd.DataFrame({

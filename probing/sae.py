@@ -120,7 +120,7 @@ class Sae:
         """Write SAELens' two files and ours into ``folder``; :func:`load_sae` reads them back equal."""
         home = Path(folder)
         self.inner.save_model(home)
-        (home / FACTS).write_text(json.dumps(self.facts | {"name": self.name}, indent=1), encoding="utf-8")
+        (home / FACTS).write_text(json.dumps(self.facts | {"name": self.name, "site": str(self.site)}, indent=1), encoding="utf-8")
         return home
 
     def __repr__(self) -> str:
@@ -196,7 +196,8 @@ def load_sae(
             ) from None
     path = folder / FACTS
     facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return wrap(inner, str(facts.pop("name", folder.name)), site=site, facts=facts)
+    name, own = facts.pop("name", folder.name), facts.pop("site", None)
+    return wrap(inner, str(name), site=site or own, facts=facts)
 
 
 def _release(release: str, sae_id: str | None, site: str | Site | None, device: str) -> Sae:

@@ -3,7 +3,8 @@
 For each outer fold: (1) inner folds of its training items, by the same grouping, give a loss to every layer and
 penalty; (2) each layer is refitted on the whole training part at its best penalty and scores the held-out items;
 (3) the nested score of the held-out items is that of the layer with the least inner loss. What is trained on and what
-is tested may be different items that share their folds: a transfer is the same sweep with two parts.
+is tested may be different items that share their folds: a transfer is the same sweep with two parts. A reader that
+chooses its inputs by the labels does so in ``prepare``, anew in each inner fold, from the rows it learns from alone.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,6 +20,8 @@ from affectlens.probing.folds import INNER, split
 from affectlens.probing.linear import Linear, log_losses
 
 Features = Callable[[Int[np.ndarray, " train"]], Float[np.ndarray, "every layer d"]]
+Turn = Callable[[fits.Values], fits.Values]
+Prepare = Callable[[fits.Values, fits.Labels, int], Turn]  # training rows, their labels, the number of classes
 METHODS = ("logistic", "mean_difference", "lda", "ridge")
 ORDERED = ("ridge", "mean_difference")
 
@@ -72,6 +75,11 @@ class Sweep:
         return self.nested[self.main]
 
 
+def as_they_are(_x: fits.Values, _y: fits.Labels, _n_classes: int) -> Turn:
+    """No preparation: every input is read."""
+    return lambda values: values
+
+
 def sweep(
     features: Features,
     part: Part,
@@ -80,6 +88,7 @@ def sweep(
     grid: tuple[float, ...] = C_GRID,
     scale: bool = True,
     methods: tuple[str, ...] | None = None,
+    prepare: Prepare = as_they_are,
     seed: int = 0,
     watch: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, Sweep]:
@@ -93,6 +102,8 @@ def sweep(
         grid: values of C; an order has its own.
         scale: standardise the inputs.
         methods: which to fit; all that apply if None.
+        prepare: given the rows that a fit learns from and their labels, how it turns any rows into its inputs
+            ``[item, layer, d]``; the layers may be others than those of ``features``.
         seed: of the inner folds.
         watch: wraps the loop over folds, for a progress bar.
     """
@@ -110,13 +121,15 @@ def sweep(
             raise BatteryError("holding out one fold leaves items of a single class to learn from")
         every = features(part.rows[train])
         x = np.asarray(every[part.rows[train]])
-        choice = choose(x, part, train, grid=grid, scale=scale, seed=seed)
+        choice = choose(x, part, train, grid=grid, scale=scale, prepare=prepare, seed=seed)
         layers.append(choice.layer)
         inner[fold] = choice.logits
+        turn = prepare(x, part.y[train], part.n_classes)
+        x = turn(x)
         for method in kinds:
             linear = refit(method, x, part.y[train], part.n_classes, choice, grid, scale)
             for name, rows in scored.items():
-                held = linear(np.asarray(every[tested[name].rows[rows]], dtype=np.float64))
+                held = linear(np.asarray(turn(np.asarray(every[tested[name].rows[rows]])), dtype=np.float64))
                 whole = logits[name].setdefault(method, np.full((len(tested[name].y), *held.shape[1:]), np.nan))
                 whole[rows] = held
                 nested[name][method][rows] = held[:, choice.layer]
@@ -146,27 +159,32 @@ def choose(
     *,
     grid: tuple[float, ...] = C_GRID,
     scale: bool = True,
+    prepare: Prepare = as_they_are,
     seed: int = 0,
 ) -> Choice:
     """The best penalty of each layer and the best layer, by loss over inner folds (whole groups held out)."""
     y, keys = part.y[train], part.keys[train]
     folds = split(keys, y, INNER, seed=seed)
-    out = np.full((len(RIDGE_GRID) if not part.n_classes else len(grid), len(y), x.shape[1], part.width), np.nan)
+    read: list[tuple[np.ndarray, np.ndarray]] = []
     for fold in np.unique(folds):
         seen, held = folds != fold, folds == fold
         if len(np.unique(y[seen])) < 2:
             continue
+        turn = prepare(x[seen], y[seen], part.n_classes)
+        inside, wide = turn(x[seen]), turn(x[held]).astype(np.float64)
         if part.n_classes:
-            penalties = np.tile(np.array(grid), (x.shape[1], 1))
-            path = fits.logistic(x[seen], y[seen], part.n_classes, penalties, scale=scale, tol=3e-3)
+            penalties = np.tile(np.array(grid), (inside.shape[1], 1))
+            path = fits.logistic(inside, y[seen], part.n_classes, penalties, scale=scale, tol=3e-3)
         else:
-            path = fits.ridge(x[seen], y[seen], 0, RIDGE_GRID, scale=scale)
-        wide = x[held].astype(np.float64)
-        for setting, linear in enumerate(path):
-            out[setting][held] = linear(wide)
-    known = np.isfinite(out[0, :, 0, 0])
-    if not known.any():
+            path = fits.ridge(inside, y[seen], 0, RIDGE_GRID, scale=scale)
+        read.append((held, np.stack([linear(wide) for linear in path])))
+    if not read:
         raise BatteryError("the inner folds leave items of a single class to learn from")
+    settings, _, *rest = read[0][1].shape
+    out = np.full((settings, len(y), *rest), np.nan)
+    for held, logits in read:
+        out[:, held] = logits
+    known = np.isfinite(out[0, :, 0, 0])
     loss = np.stack([log_losses(part_[known], y[known]).sum(0) for part_ in out], axis=1)
     best = loss.argmin(1)
     layer = int(loss.min(1).argmin())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         score_curve,
         select_parts,
     )
+    from affectlens.steering.extracting.featuring import feature_directions
     from affectlens.steering.gates import Gate
     from affectlens.steering.judging import encoder_judge, endpoint_judge, kappa, likelihood_judge
     from affectlens.steering.plan import SteeringPlan, plan_for
@@ -34,6 +35,7 @@ _FROM = {
     "directions": ("Direction", "Directions"), "evaluating.result": ("SteeringReport", "report_on"),
     "evaluating.study": ("evaluate",), "evaluating.work": ("Scale",), "exporting": ("export", "import_directions"),
     "extracting": ("cosine_heat", "cosines", "extract", "from_decoder", "placebos", "score_curve", "select_parts"),
+    "extracting.featuring": ("feature_directions",),
     "gates": ("Gate",), "judging": ("encoder_judge", "endpoint_judge", "kappa", "likelihood_judge"),
     "plan": ("SteeringPlan", "plan_for"), "shipped": ("bundled", "load_directions"), "side_by_side": ("beside",),
     "sides": ("Beside",), "writing": ("stream", "write"),
@@ -58,6 +60,7 @@ __all__ = [
     "exporting",
     "extract",
     "extracting",
+    "feature_directions",
     "from_decoder",
     "import_directions",
     "judging",

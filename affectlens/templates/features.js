@@ -2,7 +2,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const root = document.documentElement, $ = id => document.getElementById(id);
 const wide = matchMedia("(min-width: 640px)"), most = 400;
-let sort = {key: "support", down: true}, open = null;
+let sort = {key: "affect", down: true}, open = null;
 
 function make(tag, attributes, ...children) {
   const svg = ["svg", "line", "circle", "text", "title", "g"].includes(tag);
@@ -37,7 +37,7 @@ function paint() {
   const here = data.rows.filter(row => row.feature === open && kept(row));
   traces.push({x: here.map(row => row.words), y: here.map(row => row.affect), mode: "markers", hoverinfo: "skip", showlegend: false,
     marker: {symbol: "circle-open", size: 20, color: read("--ink"), line: {width: 2}}});
-  Plotly.react("plane", traces, layout, {responsive: true, displaylogo: false, toImageButtonOptions: {format: "svg", filename: "plane"}});
+  Plotly.react("plane", traces, layout, {responsive: true, displaylogo: false, displayModeBar: wide.matches ? "hover" : false, toImageButtonOptions: {format: "svg", filename: "plane"}});
 }
 
 // the table
@@ -75,7 +75,7 @@ function list() {
 function forest(row) {
   const names = data.responses.filter(name => row[name] !== null && row[name] !== undefined);
   const ends = names.flatMap(name => [row[name], row[name + "_low"], row[name + "_high"]]).filter(value => value !== null && value !== undefined);
-  const low = Math.min(0, ...ends), high = Math.max(0, ...ends), span = high - low || 1, left = 96, width = 420, right = 112;
+  const low = Math.min(0, ...ends), high = Math.max(0, ...ends), span = high - low || 1, left = 86, width = 440, right = 132;
   const x = value => left + (value - low) / span * (width - left - right), height = 22 * names.length + 24;
   const svg = make("svg", {viewBox: `0 0 ${width} ${height}`, width: "100%", role: "img", "aria-label": names.map(name => `${name} ${range(row, name)}`).join("; ")});
   svg.append(make("line", {class: "zero", x1: x(0), x2: x(0), y1: 0, y2: height - 20}));
@@ -84,9 +84,9 @@ function forest(row) {
     svg.append(make("text", {x: 0, y: y + 4}, name.replace("_", " ")));
     if (row[name + "_low"] !== null) svg.append(make("line", {x1: x(row[name + "_low"]), x2: x(row[name + "_high"]), y1: y, y2: y, stroke: data.colours[row.class], "stroke-width": 2.5}));
     svg.append(make("circle", {cx: x(row[name]), cy: y, r: 4, fill: data.colours[row.class]}));
-    svg.append(make("text", {x: width - right + 6, y: y + 4, class: "soft"}, range(row, name)));
+    svg.append(make("text", {x: width - right + 6, y: y + 4, class: "note"}, range(row, name)));
   });
-  svg.append(make("text", {x: x(0) - 3, y: height - 5, class: "soft"}, "0"), make("text", {x: width - right - 18, y: height - 5, class: "soft"}, "SD"));
+  svg.append(make("text", {x: x(0) - 3, y: height - 5, class: "note"}, "0"), make("text", {x: width - right - 18, y: height - 5, class: "note"}, "SD"));
   return svg;
 }
 function example(one, peak) {

@@ -26,6 +26,7 @@ from affectlens.probing.features.harvesting import values
 from affectlens.probing.sae import Sae
 from affectlens.progress import tracked
 from affectlens.stats import Estimate, Statistic, Weights, estimate
+from affectlens.store import Activations
 from affectlens.texts import Texts, as_table
 
 Pieces = Sequence[Sequence[int]]
@@ -75,6 +76,18 @@ def evaluate_saes(
         loss = _losses(model, str(site), pieces[:losses], mean, group, progress) if losses else {}
         for name, sae in group.items():
             rows += _measured(name, _sums(sae, x, mean, lengths), loss, lengths)
+    return pd.DataFrame(rows)
+
+
+def evaluate_captured(saes: Mapping[str, Sae], acts: Activations) -> pd.DataFrame:
+    """The same without losses, from activations that were captured at every token (``positions="all"``)."""
+    firsts = np.zeros(len(acts.ids), dtype=bool)
+    firsts[acts.offsets[:-1]] = True
+    lengths = (np.diff(acts.offsets) - 1).tolist()
+    rows: list[dict[str, object]] = []
+    for name, sae in saes.items():
+        x = torch.from_numpy(np.asarray(acts[sae.site, "all"]).reshape(len(firsts), -1)[~firsts])
+        rows += _measured(name, _sums(sae, x, x.mean(0), lengths), {}, lengths)
     return pd.DataFrame(rows)
 
 
@@ -184,3 +197,24 @@ def _measured(
     count = {"sae": name, "measure": "dead", "value": dead, "low": dead, "high": dead, "n": len(sums.fired),
              "unit": "feature (a count, of this text)", "tokens": int(sums.count.sum())}  # fmt: skip
     return [*rows, count]
+
+
+NAMES = {
+    "explained_variance": "explained variance", "loss_recovered": "loss recovered, against the mean",
+    "loss_recovered_zero": "loss recovered, against zero", "loss_added": "loss added, nats a token",
+    "loss_clean": "loss of the model itself, nats a token", "l0": "active features a token",
+    "dead": "share of features never active",
+}  # fmt: skip
+
+
+def spoken(rows: Sequence[Mapping[str, object]]) -> list[list[object]]:
+    """The rows of an evaluation for a table: text, dictionary, measure, value with its interval."""
+    out: list[list[object]] = []
+    for row in rows:
+        value, low, high = (float(str(row[key])) for key in ("value", "low", "high"))
+        digits = 1 if row["measure"] == "l0" else 3
+        interval = (
+            f" [{low:.{digits}f}, {high:.{digits}f}]" if low < high else f" (on {int(str(row['tokens'])):,} tokens)"
+        )
+        out.append([row.get("text", ""), row["sae"], NAMES[str(row["measure"])], f"{value:.{digits}f}{interval}"])
+    return out

@@ -9,6 +9,7 @@ from affectlens.sites import Site
 from affectlens.types import Json
 
 ARCHITECTURES = ("topk", "jumprelu")
+EXPANSION = 8  # features a dimension of the site, unless their number is given
 HOOKS = {
     "resid_pre": "hook_resid_pre", "resid_mid": "hook_resid_mid", "resid_post": "hook_resid_post",
     "attn_out": "hook_attn_out", "mlp_out": "hook_mlp_out", "z": "attn.hook_z", "neurons": "mlp.hook_post",
@@ -19,12 +20,12 @@ HOOKS = {
 class Recipe:
     """Top-k of Gao et al. (2024) with its auxiliary loss for dead features, or JumpReLU (Rajamanoharan et al. 2024)."""
 
-    n_features: int = 4608
+    n_features: int = 0  # 8 times the site's width, if 0
     k: int = 32  # active features a token; of JumpReLU the number aimed at
     architecture: str = "topk"
     activations: int = 4_000_000  # trained on in all; beyond those harvested in further passes
     batch: int = 2048
-    lr: float = 6e-4
+    lr: float = 1e-3
     warm_up: float = 0.05  # share of the steps over which the learning rate rises
     decay: float = 0.2  # share of the last steps, over which it falls to zero
     dead_after: int = 400_000  # activations without firing after which a feature counts as dead
@@ -36,7 +37,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise StoreError(f"There is no architecture {self.architecture!r}; choose from {', '.join(ARCHITECTURES)}.")
-        if not 0 < self.k < self.n_features:
+        if self.k < 1 or 0 < self.n_features <= self.k:
             raise StoreError(f"k is {self.k}; of {self.n_features:,} features at least one is active and one is not.")
         if self.activations < self.batch or self.batch < 1:
             raise StoreError(f"{self.activations:,} activations do not make one batch of {self.batch:,}.")
@@ -64,7 +65,7 @@ def untrained(library: ModuleType, recipe: Recipe, site: Site, d_in: int, model:
 
     meta = SAEMetadata(model_name=model, hook_name=f"blocks.{site.layer}.{HOOKS[site.kind]}")
     given: Json = {
-        "d_in": d_in, "d_sae": recipe.n_features, "device": device, "metadata": meta,
+        "d_in": d_in, "d_sae": recipe.n_features or EXPANSION * d_in, "device": device, "metadata": meta,
         "normalize_activations": "expected_average_only_in",
     }  # fmt: skip
     if recipe.architecture == "topk":

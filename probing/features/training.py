@@ -101,7 +101,7 @@ def _run(trainer: Any, recipe: Recipe, home: Path, progress: bool | None) -> Non
 
 
 def _counted(steps: int, recipe: Recipe, progress: bool | None) -> Iterator[int]:
-    what = f"training {recipe.n_features:,} features on {recipe.activations:,} activations"
+    what = f"training on {recipe.activations:,} activations"
     return tracked(range(steps), what, show=progress)
 
 

@@ -1,0 +1,119 @@
+"""``FeatureReport``: what a search for features found, as tidy tables that write, load, print and draw themselves."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from affectlens.errors import RunError
+from affectlens.paths import write_parquet, write_text
+from affectlens.types import Json
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from affectlens.probing.features.dashboard import Card
+
+
+@dataclass(frozen=True)
+class FeatureReport:
+    """The outcome of :func:`affectlens.probing.find_features`.
+
+    Attributes:
+        meta: model, dictionary, battery, settings, the rule of the classes.
+        differential: by :func:`affectlens.probing.features.differing.differential`: each tested feature and emotion.
+        enrichment: how many survive, beside random labels.
+        placed: the surviving features on the keyword-affect plane, with their class.
+        counts: how many of each class, by emotion.
+        evaluation: what the dictionary explains of this battery, beside an untrained one.
+        stability: how many come back in a dictionary of another seed, if one was given.
+    """
+
+    meta: Json
+    differential: pd.DataFrame
+    enrichment: pd.DataFrame
+    placed: pd.DataFrame = field(default_factory=pd.DataFrame)
+    counts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    evaluation: pd.DataFrame = field(default_factory=pd.DataFrame)
+    stability: pd.DataFrame = field(default_factory=pd.DataFrame)
+    cards: "Mapping[int, Card]" = field(default_factory=dict, repr=False, compare=False)
+
+    def surviving(self, emotion: str = "affect") -> pd.DataFrame:
+        """The features of an emotion that were found and confirmed, the largest effect first.
+
+        Raises:
+            KeyError: an emotion that was not searched for.
+        """
+        if emotion not in set(self.differential["emotion"]):
+            raise KeyError(f"{emotion!r} was not searched for; there are {', '.join(self.emotions)}.")
+        part = self.differential[(self.differential["emotion"] == emotion) & self.differential["survives"]]
+        return part.iloc[part["d"].abs().argsort()[::-1]].reset_index(drop=True)
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """What was searched for, ``affect`` among them."""
+        return tuple(dict.fromkeys(self.differential["emotion"]))
+
+    def summary(self) -> list[str]:
+        """What was found, in sentences; Markdown."""
+        from affectlens.probing.features.words import summary
+
+        return summary(self)
+
+    def plot(self) -> "Figure":
+        """The keyword-affect plane."""
+        from affectlens.probing.features.figures import plane_figure
+
+        return plane_figure(self.placed)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``results/features.*``; the JSON comes last and marks completeness."""
+        home = Path(folder) / "results"
+        for name in TABLES:
+            if not (frame := getattr(self, name)).empty:
+                write_parquet(home / f"{name}.parquet", frame)
+        write_text(home / "features.json", json.dumps(self.meta, indent=1))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "FeatureReport":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            RunError: nothing finished is there, or it is damaged.
+        """
+        home = Path(folder) / "results"
+        if not (home / "features.json").is_file():
+            raise RunError(f"{folder} holds no finished search: continue it with affectlens features find --resume.")
+        try:
+            tables: dict[str, Any] = {
+                name: pd.read_parquet(path) for name in TABLES if (path := home / f"{name}.parquet").is_file()
+            }
+            return cls(json.loads((home / "features.json").read_text(encoding="utf-8")), **tables)
+        except (ValueError, TypeError, OSError) as error:
+            raise RunError(f"The tables in {folder} are damaged ({str(error).splitlines()[0]}): start anew.") from None
+
+    def __repr__(self) -> str:
+        from affectlens.probing.names import plain
+
+        return "\n".join(plain(line) for line in self.summary())
+
+    def _repr_html_(self) -> str:
+        from affectlens.report import markdown
+
+        lines = "".join(f"<p>{markdown(line)}</p>" for line in self.summary())
+        return f"<h3>{escape(str(self.meta['sae']))}</h3>{lines}"
+
+    def _ipython_display_(self) -> None:
+        from IPython import display
+
+        ipython: Any = display
+        ipython.display(ipython.HTML(self._repr_html_()))
+        if not self.placed.empty:
+            ipython.display(self.plot())
+
+
+TABLES = tuple(f.name for f in fields(FeatureReport) if f.name not in ("meta", "cards"))
