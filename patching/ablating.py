@@ -57,7 +57,7 @@ def ablate(
     Args:
         model: from :func:`affectlens.load_model`.
         pairs: as for :func:`affectlens.patching.patch`.
-        sites: ``attn_out``, ``heads``, ``mlp_out``, ``L3.N17``, or several.
+        sites: ``attn_out``, ``heads``, ``mlp_out``, ``L3.N17``, ``L15.F7@NAME``, or several.
         positions: ``text`` (every token but the first, which is an attention sink), ``changed``, ``shared``,
             ``ending``, ``cue``, ``last``; or several, each by itself.
         metric: one, or several.
@@ -81,6 +81,8 @@ def ablate(
     found = expand_sites(model, sites)
     if any(site.kind == "pattern" for site in found):
         raise PatchError("Patterns are not ablated: knockout() cuts attention, and renormalises what is left.")
+    if kind == "direction" and (coded := [site for site in found if site.kind == "features"]):
+        raise PatchError(f"{coded[0]} is a direction itself: kind='zero' takes it out.")
     names = spans(positions)
     steps = value_steps(found, names, cumulative=cumulative)
     bases = _directions(model, found, directions) if kind == "direction" else {}
@@ -160,7 +162,7 @@ def _run(
     }  # fmt: skip
     runner = runner_for(model, memory=memory, generating=any(one.generate for one in metrics))
     spanned = dict.fromkeys(step.span for step in plan.steps)
-    values = Replacing(plan.kind, runner, ready, plan.sites, spanned, seed, bases)
+    values = Replacing(plan.kind, runner, ready, plan.sites, spanned, seed, bases, model.sites.dictionaries)
     work = Deleting(runner, metrics, plan, values)
     kept = Kept(folder, meta | {
         "texts": read_of(ready), "steps": [str(step) for step in plan.steps],

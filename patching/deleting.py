@@ -132,7 +132,7 @@ class Deleting:
 
     def _cell(self, pair: PatchPair, side: Side, run: Recorded, step: Step, source: str) -> Cell:
         def new(site: Site, at: list[int]) -> New:
-            found = self.values.new(pair, side, step.span, site, run.sites[site][at])
-            return self.values.random(side, site, found) if source == RANDOM else found
+            return self.values.new(pair, side, step.span, site, run.sites[site][at])
 
-        return step.cell(pair, side, new)
+        cell = step.cell(pair, side, new)
+        return self.values.scrambled(side, cell) if source == RANDOM else cell

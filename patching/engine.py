@@ -8,6 +8,7 @@ layer, and logits are made of the tokens alone that a metric reads. All rows are
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -186,7 +187,5 @@ def _by_tap(cells: list[Cell]) -> dict[Site, list[tuple[int, Change]]]:
     flat = [(row, one) for row, cell in enumerate(cells) for one in cell if isinstance(one, Change)]
     out: dict[Site, list[tuple[int, Change]]] = {}
     for row, change in sorted(flat, key=lambda pair: order(pair[1])):
-        if change.site.kind == "features":
-            raise PatchError(f"{change.site} can't be changed directly: change the site that its dictionary reads.")
-        out.setdefault(Site(change.site.kind, change.site.layer), []).append((row, change))
+        out.setdefault(replace(change.site, index=None), []).append((row, change))
     return out

@@ -5,6 +5,7 @@ text is generated from a patched run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -57,9 +58,7 @@ class Reference:
     def _edits(self, cell: Cell) -> Mapping[Site, Edit]:
         by_site: dict[Site, list[Change | Cut]] = {}
         for change in sorted((one for one in cell if isinstance(one, Change)), key=order):
-            if change.site.kind == "features":
-                raise PatchError(f"{change.site} can't be changed: change the site that its dictionary reads.")
-            by_site.setdefault(Site(change.site.kind, change.site.layer), []).append(change)
+            by_site.setdefault(replace(change.site, index=None), []).append(change)
         for cut in (one for one in cell if isinstance(one, Cut)):
             by_site.setdefault(Site("pattern", cut.layer), []).append(cut)
         return {site: partial(_changed, changes) for site, changes in by_site.items()}

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from affectlens.errors import PatchError
+from affectlens.model_sites import Dictionary
+from affectlens.patching.cells import Cell, Change
 from affectlens.patching.pairs import PatchPair, Side
 from affectlens.patching.reading import Runner
 from affectlens.patching.spans import tokens
@@ -27,12 +29,14 @@ class Replacing:
         spans: where.
         seed: of samples and random changes.
         directions: by layer, orthonormal rows.
+        dictionaries: by name, those that features are of.
     """
 
     def __init__(
         self, kind: str, runner: Runner, pairs: Sequence[PatchPair], sites: Sequence[Site], spans: Iterable[str],
-        seed: int, directions: Mapping[int, np.ndarray],
+        seed: int, directions: Mapping[int, np.ndarray], dictionaries: Mapping[str, Dictionary] | None = None,
     ) -> None:  # fmt: skip
+        self.dictionaries = dictionaries or {}
         self.kind, self.runner, self.pairs, self.sites, self.seed = kind, runner, pairs, sites, seed
         self.directions, self.spans = directions, list(spans)
         self.sums: dict[tuple[str, Site], dict[str, tuple[Tensor, int]]] = {}  # span, site -> group -> sum, tokens
@@ -87,6 +91,36 @@ class Replacing:
             other, theirs = foreign[self._rng(key).integers(len(foreign))]
             self._sampled = (key, other, theirs, self.runner.record(theirs.prompt, self.sites).sites)
         return self._sampled[1:]
+
+    def scrambled(self, side: Side, cell: Cell) -> Cell:
+        """The same places with random changes of the same norm.
+
+        Features are changed where their dictionary reads, all of one dictionary together: noise in their own numbers
+        would go along the decoder's rows again.
+        """
+        changes = [one for one in cell if isinstance(one, Change)]
+        coded: dict[str, list[Change]] = {}
+        for one in changes:
+            if one.site.kind == "features":
+                coded.setdefault(one.site.sae or "", []).append(one)
+        plain = [Change(one.site, one.at, self.random(side, one.site, one.new))
+                 for one in changes if one.site.kind != "features"]  # fmt: skip
+        return (*plain, *(self._beside_features(side, name, some) for name, some in coded.items()))
+
+    def _beside_features(self, side: Side, name: str, changes: Sequence[Change]) -> Change:
+        dictionary = self.dictionaries[name]
+
+        def new(value: Tensor) -> Tensor:
+            codes = dictionary.encode(value)
+            edited = codes.clone()
+            for one in changes:
+                index = slice(None) if one.site.index is None else one.site.index
+                old = codes[:, index]
+                edited[:, index] = (one.new(old) if callable(one.new) else one.new).to(old)
+            assert dictionary.decode is not None
+            return value + (dictionary.decode(edited) - dictionary.decode(codes)).to(value)
+
+        return Change(dictionary.site, changes[0].at, self.random(side, changes[0].site, new))
 
     def random(self, side: Side, site: Site, new: New) -> Callable[[Tensor], Tensor]:
         """A change as large as the ablation's, at each token in a random direction."""

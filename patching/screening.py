@@ -142,6 +142,8 @@ def screen(
     where = expand_positions(positions)
     if patterns := [site for site in found if site.kind == "pattern"]:
         raise PatchError(f"{patterns[0]} has no estimate here: patch it exactly, or screen z.")
+    if coded := [site for site in found if site.kind == "features"]:
+        raise PatchError(f"{coded[0]} has no estimate here, as encoding has no gradient: patch it exactly.")
     if singly and EACH in where:
         raise PatchError("Single neurons at single tokens are too many to keep: name segments, or screen whole layers.")
     ready = prepared(model, pairs, [metric], cue=cue, chat=chat)

@@ -15,11 +15,11 @@ from affectlens.errors import BatteryError, StoreError
 from affectlens.probing.features import flipping
 from affectlens.probing.features.differing import differential
 from affectlens.probing.features.effecting import effects, equivalence_bound, equivalence_p, shares, specific
-from affectlens.probing.features.enriching import OWN, PAIRED, enrichment
+from affectlens.probing.features.enriching import OWN, PAIRED, _survive, enrichment
 from affectlens.probing.features.flipping import attainable, flip_p, two_stage_p
 from affectlens.probing.features.halving import pair
 from affectlens.probing.features.mating import mates, stable
-from affectlens.probing.features.relabelling import deals
+from affectlens.probing.features.relabelling import deals, dealt, swapped
 from affectlens.probing.sae import sae_lens
 from affectlens.stimuli.taxonomy import EMOTIONS
 from tests.conftest import battery_frame
@@ -170,16 +170,16 @@ def test_no_domain_is_on_both_sides_and_emotions_are_even() -> None:
 
 
 def test_few_domains_fall_back_to_scenes_and_say_so() -> None:
-    items = battery_frame(n_scenes=120, n_domains=3)
+    items = battery_frame(n_scenes=240, n_domains=3)
     x = noise(items, 20, 0)
     pairs = pair(x, items)
     assert pairs.dealt == "scene"
-    assert abs(int(pairs.found_in.sum()) * 2 - 120) <= 8
+    assert abs(int(pairs.found_in.sum()) * 2 - 240) <= 8
     gap = pd.crosstab(pairs.scenes["emotion"], pairs.found_in)
     assert (gap[True] - gap[False]).abs().max() <= 1
     assert differential(x, items, fewest=2)["dealt"].eq("scene").all()
     assert pair(x, items.assign(domain=None)).dealt == "scene"
-    assert pair(x, battery_frame(n_scenes=120, n_domains=4)).dealt == "domain"
+    assert pair(x, battery_frame(n_scenes=240, n_domains=4)).dealt == "domain"
 
 
 def test_differences_are_emotional_less_neutral_of_the_same_scene() -> None:
@@ -454,6 +454,29 @@ def test_counts_of_true_labels_are_those_of_textbook_tests(example: tuple[np.nda
                 parts.append(pairs.differences[np.ix_(rows, features["affect"])].astype(float))
         own[name] = tuple(parts)
     assert {name: found[OWN, name] for name in pairs.emotions} == by_hand(own)
+
+
+def test_t_of_true_labels_is_scipys(example: tuple[np.ndarray, pd.DataFrame]) -> None:
+    x, _ = example
+    pairs = pair(x, core())
+    features = np.arange(40)
+    for half in (True, False):
+        own = [pairs.differences[np.ix_(pairs.rows(e, half), features)].astype(float) for e in pairs.emotions]
+        paired, df = swapped(pairs, {"fear": features}, 1, 0)(half, slice(0, 1))
+        oracle: Any = stats.ttest_1samp(own[pairs.emotions.index("fear")], 0)
+        assert paired[0] == pytest.approx(oracle.statistic)
+        assert set(df) == {15}
+        among, df = dealt(pairs, features, 1, 0)(half, slice(0, 1))
+        for i, part in enumerate(own):
+            oracle = stats.ttest_ind(part, np.concatenate(own[:i] + own[i + 1 :]))
+            assert among[0, 40 * i : 40 * i + 40] == pytest.approx(oracle.statistic)
+        assert set(df) == {126}
+
+
+def test_a_count_takes_the_same_sign_and_what_was_found_alone() -> None:
+    found, held = np.array([[9.0, 9.0, -9.0, 0.1, 9.0]]), np.array([[9.0, -9.0, -9.0, 9.0, 0.1]])
+    df = np.full(5, 15.0)
+    assert _survive(found, held, df, df, 0.05).tolist() == [[True, False, True, False, False]]
 
 
 def test_planted_features_beat_random_labels_and_joy_alone_has_its_own(

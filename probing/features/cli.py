@@ -33,6 +33,7 @@ def train_command(
     frozen_decoder: Annotated[
         bool, typer.Option("--frozen-decoder", help="A baseline: the decoder stays random.")
     ] = False,
+    autocast: Annotated[bool, typer.Option("--autocast", help="Train with matrix products in bfloat16.")] = False,
     battery: Annotated[str, typer.Option(help="What it is measured on, besides held-out text.")] = "core",
     name: Annotated[str | None, typer.Option(help="What to call it. Default: MODEL-SITE.")] = None,
     out: Annotated[
@@ -75,7 +76,7 @@ def train_command(
         assert site
         source = making.Source(tuple(text or ()), self_text, column, tokens, seed=seed)
         recipe = Recipe(features, k, architecture, max(batch, int(passes * tokens)),
-                        batch, lr, frozen_decoder=frozen_decoder, seed=seed)  # fmt: skip
+                        batch, lr, frozen_decoder=frozen_decoder, autocast=autocast, seed=seed)  # fmt: skip
     if dry_run:
         from affectlens.console import emit
 
