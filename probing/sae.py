@@ -22,6 +22,7 @@ from torch import Tensor
 from affectlens.errors import SiteError, StoreError
 from affectlens.model import LensModel
 from affectlens.model_sites import Dictionary
+from affectlens.paths import write_text
 from affectlens.quiet import quiet_transformers
 from affectlens.sites import Site
 from affectlens.types import Json
@@ -120,7 +121,7 @@ class Sae:
         """Write SAELens' two files and ours into ``folder``; :func:`load_sae` reads them back equal."""
         home = Path(folder)
         self.inner.save_model(home)
-        (home / FACTS).write_text(json.dumps(self.facts | {"name": self.name, "site": str(self.site)}, indent=1), encoding="utf-8")
+        write_text(home / FACTS, json.dumps(self.facts | {"name": self.name, "site": str(self.site)}, indent=1))
         return home
 
     def __repr__(self) -> str:

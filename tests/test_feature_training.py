@@ -216,8 +216,9 @@ def test_jumprelu_trains_and_loads(
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [({"architecture": "vanilla"}, "choose from topk, jumprelu"), ({"k": 96}, "at least one is active"), ({"k": 0}, "at least one is active"),
-     ({"activations": 100}, "do not make one batch"), ({"warm_up": 0.9}, "together at most 1")],
+    [({"architecture": "vanilla"}, "choose from topk, jumprelu"), ({"k": 96}, "at least one is active"),
+     ({"k": 0}, "at least one is active"), ({"activations": 100}, "do not make one batch"),
+     ({"warm_up": 0.9}, "together at most 1")],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_said(wrong: dict[str, object], said: str) -> None:
     with pytest.raises(StoreError, match=said):

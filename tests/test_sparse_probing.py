@@ -1,6 +1,7 @@
 """Sparse probes on planted features: what is planted is found, noise is not, no label of a scored item chooses."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ def residual(items: pd.DataFrame, values: np.ndarray | None = None, seed: int = 
         {"mean": drawn[:, None].astype(np.float32)}, items, layers=(3,), model="planted", fingerprint="f" * 32,
         battery="planted", battery_sha256="b" * 64,
     )  # fmt: skip
+
+
+def give(x: np.ndarray, _layer: int) -> np.ndarray:
+    """Activations as a sweep asks for them."""
+    return x
 
 
 def rare(rng: np.random.Generator, n: int, width: int) -> np.ndarray:
@@ -222,7 +228,7 @@ def test_noise_is_at_chance_though_thousands_are_searched() -> None:
     found = staged(items, "pair")
     for seed in range(6):
         x = rare(np.random.default_rng(seed), len(items), 4608).astype(np.float32)[:, None]
-        read = sweep(lambda _, x=x: x, found.part, methods=("logistic",), prepare=best((1, 10)), grid=sparse_rung.GRID)[
+        read = sweep(partial(give, x), found.part, methods=("logistic",), prepare=best((1, 10)), grid=sparse_rung.GRID)[
             ""
         ]
         scores += [value(found, read.logits["logistic"][:, i]) for i in (0, 1)] + [value(found, read.headline)]
@@ -472,7 +478,7 @@ def planted(n: int = 128, noise: float = 1.0) -> tuple[pd.DataFrame, np.ndarray]
 @pytest.mark.usefixtures("_quick")
 def test_a_dictionary_of_the_labels_explains_what_labels_make() -> None:
     items, x = planted()
-    one_emotion = (emotional(items) & (items["emotion"] == "joy")).to_numpy() * 1.0
+    one_emotion = np.asarray(emotional(items) & (items["emotion"] == "joy"), dtype=float)
     features = np.c_[rare(np.random.default_rng(16), len(items), 50), one_emotion]
     found = supervised(coded(items, features), residual(items, x))
     signal = 1 - 40 / float(((x - x.mean(0)) ** 2).sum(1).mean())

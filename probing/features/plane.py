@@ -33,7 +33,8 @@ from jaxtyping import Float
 from scipy import stats
 
 from affectlens.errors import BatteryError
-from affectlens.probing.features.plane_parts import AFFECT, BASE, Draws, design, draw, values
+from affectlens.probing.features.halving import AFFECT
+from affectlens.probing.features.plane_parts import BASE, Draws, design, draw, values
 from affectlens.stats import sign_flips
 
 BLOCK = 256  # features at a time: each holds 2,000 draws of ten contrasts

@@ -19,10 +19,10 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from affectlens.errors import BatteryError
+from affectlens.probing.features.halving import AFFECT
 from affectlens.stats import DRAWS, FEW_CLUSTERS
 from affectlens.stimuli.crossing import differences, quadruples
 
-AFFECT = "affect"  # the family of all emotions together
 FEW_ACTIVE = 5
 BASE = ("affect", "rich", "decoy", "vivid", "crossed", "crossed_fact")
 Pooled = Float[np.ndarray, "item feature"]
