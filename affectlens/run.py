@@ -79,6 +79,18 @@ class Run:
             raise RunError(f"{folder} is not a run folder: it has no readable run.json.")
         return cls(Path(folder), info)
 
+    @classmethod
+    def of(cls, folder: str | Path, command: str) -> "Run":
+        """Open an existing run of one command.
+
+        Raises:
+            RunError: if the folder holds none, or another command's.
+        """
+        run = cls.open(folder)
+        if run.info["command"] != command:
+            raise RunError(f"{folder} is a {run.info['command']} run, not a {command} run.")
+        return run
+
     @staticmethod
     def refuse_existing(folder: str | Path) -> None:
         """Raise a :class:`RunError` if something has that name already."""

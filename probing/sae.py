@@ -77,8 +77,29 @@ class Sae:
             return self.inner.encode(x.to(self.device, torch.float32)).float().to(x.device)
 
     @torch.no_grad()
+    def rebuild(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows d_in"]:
+        """What the autoencoder makes of ``x``, whatever its architecture and scaling."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.inner(x.to(self.device, torch.float32)).float().to(x.device)
+
+    @property
+    def scales_each_input(self) -> bool:
+        """Whether inputs are normalised one by one: then codes alone do not say what they decode to."""
+        return self.inner.cfg.normalize_activations in ("layer_norm", "constant_norm_rescale")
+
+    @torch.no_grad()
     def decode(self, codes: Float[Tensor, "*rows n_features"]) -> Float[Tensor, "*rows d_in"]:
-        """What the features write together, the bias included."""
+        """What the features write together, the bias included.
+
+        Raises:
+            StoreError: inputs were normalised one by one, so that codes alone do not decode.
+        """
+        if self.scales_each_input:
+            raise StoreError(
+                f"{self.name} normalises each input ({self.inner.cfg.normalize_activations}), so its codes alone do "
+                "not say what they write: its features can be watched, not edited."
+            )
         return self.inner.decode(codes.to(self.device, torch.float32)).float().to(codes.device)
 
     @cached_property
@@ -92,13 +113,8 @@ class Sae:
         Raises:
             SiteError: a site that the model lacks, or one of another width.
         """
+        self.check_fits(model)
         shape, called = model.sites.shape(self.site), name or self.name
-        width = int(np.prod(shape))
-        if width != self.d_in:
-            raise SiteError(
-                f"The autoencoder {self.name} reads {self.d_in} numbers and {self.site} of {model.name} has {width}: "
-                "it was trained on another model or site."
-            )
         self.inner.to(model.device)
         flat = len(shape) > 1  # heads, which it reads side by side
 
@@ -109,8 +125,22 @@ class Sae:
             out = self.decode(codes)
             return out.reshape(*out.shape[:-1], *shape) if flat else out
 
-        model.sites.attach(called, Dictionary(self.site, encode, self.n_features, self.sha256, decode))
+        known = None if self.scales_each_input else decode
+        model.sites.attach(called, Dictionary(self.site, encode, self.n_features, self.sha256, known))
         return Site("features", self.site.layer, None, called)
+
+    def check_fits(self, model: LensModel) -> None:
+        """Pass if ``model`` has the site, of the right width.
+
+        Raises:
+            SiteError: if not.
+        """
+        width = int(np.prod(model.sites.shape(self.site)))
+        if width != self.d_in:
+            raise SiteError(
+                f"The autoencoder {self.name} reads {self.d_in} numbers and {self.site} of {model.name} has {width}: "
+                "it was trained on another model or site."
+            )
 
     def neuronpedia(self, feature: int) -> str | None:
         """The feature's page, where its release has pages."""
@@ -139,7 +169,7 @@ def wrap(inner: Any, name: str, *, site: str | Site | None = None, facts: Json |
         facts: what is known of it.
 
     Raises:
-        StoreError: it does not say what it reads, or it rebuilds something else than it reads.
+        StoreError: it does not say what it reads or how its inputs were scaled, or it rebuilds something else.
     """
     meta = inner.cfg.metadata
     where = site or meta.hook_name
@@ -147,7 +177,16 @@ def wrap(inner: Any, name: str, *, site: str | Site | None = None, facts: Json |
         raise StoreError(f"The autoencoder {name} does not say what it reads: give site=, for example L15.resid_post.")
     if inner.W_dec.shape[1] != inner.cfg.d_in:
         raise StoreError(f"{name} is a transcoder: it rebuilds another site than it reads, so no error can be kept.")
-    inner.eval().requires_grad_(False)
+    if inner.cfg.normalize_activations == "expected_average_only_in":
+        raise StoreError(
+            f"{name} was trained on scaled inputs and does not say how they were scaled: save it with SAELens's "
+            "save_inference_model, which folds the scale into its weights."
+        )
+    inner.to(dtype=torch.float32).eval().requires_grad_(False)
+    inner.turn_off_forward_pass_hook_z_reshaping()  # heads are laid side by side before it is asked
+    if getattr(inner.cfg, "rescale_acts_by_decoder_norm", False):
+        inner.fold_W_dec_norm()  # then a row of the decoder is what an activation of 1 writes
+        inner.cfg.rescale_acts_by_decoder_norm = False
     return Sae(name.lower(), where if isinstance(where, Site) else Site.parse(str(where)), str(meta.model_name or ""),
                digest(inner), inner, dict(facts or {}))  # fmt: skip
 
@@ -184,6 +223,8 @@ def load_sae(
         StoreError: no such folder or release, files that can't be read, or no network for a release.
     """
     folder = DATA / f"sae_{name}" if str(name) in bundled_saes() else Path(name).expanduser()
+    if folder.is_dir() and not (folder / "cfg.json").is_file() and (folder / "sae").is_dir():
+        folder = folder / "sae"  # a run of features train
     if not folder.is_dir():
         return _release(str(name), sae_id, site, device)
     with sae_lens() as library:

@@ -208,7 +208,4 @@ def reload(folder: Path) -> tuple[Run, list[ProbeReport]]:
 
 
 def _reopen(folder: Path) -> Run:
-    run = Run.open(folder)
-    if run.info["command"] != COMMAND:
-        raise RunError(f"{folder} is a {run.info['command']} run, not a {COMMAND} run.")
-    return run
+    return Run.of(folder, COMMAND)

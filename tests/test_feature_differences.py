@@ -13,7 +13,7 @@ from scipy import stats
 import affectlens as al
 from affectlens.errors import BatteryError, StoreError
 from affectlens.probing.features import flipping
-from affectlens.probing.features.differing import differential
+from affectlens.probing.features.differing import differential, reachable
 from affectlens.probing.features.effecting import effects, equivalence_bound, equivalence_p, shares, specific
 from affectlens.probing.features.enriching import OWN, PAIRED, _survive, enrichment
 from affectlens.probing.features.flipping import attainable, flip_p, two_stage_p
@@ -226,7 +226,7 @@ def test_what_one_domain_says_is_found_and_not_confirmed() -> None:
             assert (table["q"] <= 0.05).all()
 
 
-def test_q_is_benjamini_hochberg_over_all_emotions_and_affect_alone(example: tuple[np.ndarray, pd.DataFrame]) -> None:
+def test_q_is_benjamini_hochberg_over_what_could_pass_of_each_emotion(example: tuple[np.ndarray, pd.DataFrame]) -> None:
     _, table = example
 
     def textbook(p: np.ndarray) -> np.ndarray:
@@ -235,15 +235,36 @@ def test_q_is_benjamini_hochberg_over_all_emotions_and_affect_alone(example: tup
         out[order] = np.minimum.accumulate(p[order] * len(p) / np.arange(len(p), 0, -1))
         return np.minimum(out, 1)
 
-    alone = table["emotion"] == "affect"
-    for family in (table[alone], table[~alone]):
-        assert family["q"].to_numpy() == pytest.approx(textbook(family["p"].to_numpy()))
+    for _, family in table.groupby("emotion"):
+        could = reachable(family["attainable"].to_numpy(), 0.05)
+        assert family["q"].to_numpy()[could] == pytest.approx(textbook(family["p"].to_numpy()[could]))
+        assert (family["q"].to_numpy()[~could] == 1).all()
         found = family[family["q"] <= 0.05]
         assert found["q_confirm"].to_numpy() == pytest.approx(textbook(found["p_confirm"].to_numpy()))
         assert family.loc[family["q"] > 0.05, ["p_confirm", "q_confirm"]].isna().all(axis=None)
         same = np.sign(found["mean"]) == np.sign(found["mean_found"])
         assert (found["survives"] == ((found["q_confirm"] <= 0.05) & same)).all()
         assert not family.loc[family["q"] > 0.05, "survives"].any()
+
+
+@pytest.mark.parametrize(
+    ("least", "could"),
+    [
+        ([0.01, 0.01, 0.01, 0.5], [True, True, True, False]),
+        ([0.04, 0.04, 0.5, 0.5], [False, False, False, False]),  # two could reach 0.05, none 0.05 / 2
+        ([0.05, 0.5, 0.5], [True, False, False]),
+        ([1e-5] * 5, [True] * 5),
+        ([], []),
+    ],
+)
+def test_what_could_pass_hangs_on_the_least_p(least: list[float], could: list[bool]) -> None:
+    assert reachable(np.array(least, dtype=float), 0.05).tolist() == could
+
+
+def test_without_a_difference_few_scenes_find_nothing_for_any_emotion() -> None:
+    items = core()
+    hits = [differential(noise(items, 150, 900 + seed), items, seed=seed)["survives"].any() for seed in range(12)]
+    assert sum(hits) <= 2
 
 
 def test_false_discoveries_are_as_rare_as_stated() -> None:
@@ -325,7 +346,7 @@ def test_only_what_is_active_in_enough_discovery_pairs_is_tested() -> None:
     assert differential(np.zeros_like(x), items).empty
 
 
-def test_chosen_emotions_are_a_family_and_unknown_ones_an_error() -> None:
+def test_chosen_emotions_are_searched_and_unknown_ones_an_error() -> None:
     items = core()
     x = planted(1, k=60)
     both = differential(x, items, emotions=["fear", "joy"])
@@ -414,22 +435,24 @@ def test_noise_is_absent_and_planted_features_are_not(example: tuple[np.ndarray,
 
 def by_hand(groups: dict[str, tuple[np.ndarray, ...]]) -> dict[str, int]:
     """Counts by SciPy's t tests and its Benjamini-Hochberg, for true labels."""
-    parts, labels = [], []
+    parts = []
     one: Any
     other: Any
-    for name, (found, held, *rest) in groups.items():
+    for found, held, *rest in groups.values():
         if rest:
             one, other = stats.ttest_ind(found, rest[0]), stats.ttest_ind(held, rest[1])
         else:
             one, other = stats.ttest_1samp(found, 0), stats.ttest_1samp(held, 0)
         p = np.where(np.sign(one.statistic) == np.sign(other.statistic), other.pvalue / 2, 1 - other.pvalue / 2)
         parts.append(np.stack([one.pvalue, p]))
-        labels += [name] * found.shape[1]
-    p, confirm = np.nan_to_num(np.concatenate(parts, axis=1), nan=1.0)
-    kept = stats.false_discovery_control(p) <= 0.05
-    if kept.any():
-        kept[kept] = stats.false_discovery_control(confirm[kept]) <= 0.05
-    return {name: int(kept[np.array(labels) == name].sum()) for name in groups}
+    out = {}
+    for name, part in zip(groups, parts, strict=True):
+        p, confirm = np.nan_to_num(part, nan=1.0)
+        kept = stats.false_discovery_control(p) <= 0.05
+        if kept.any():
+            kept[kept] = stats.false_discovery_control(confirm[kept]) <= 0.05
+        out[name] = int(kept.sum())
+    return out
 
 
 def test_counts_of_true_labels_are_those_of_textbook_tests(example: tuple[np.ndarray, pd.DataFrame]) -> None:

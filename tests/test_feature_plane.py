@@ -89,7 +89,7 @@ def test_a_class_depends_neither_on_scale_nor_on_sign(items: pd.DataFrame) -> No
         np.testing.assert_allclose(other["support"], one["support"], atol=0.04)
     assert list(scaled["class"]) == list(one["class"])
     np.testing.assert_allclose(scaled[list(SHOWN)], one[list(SHOWN)], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(turned["words_low"], -one["words_high"], atol=0.05)
+    np.testing.assert_allclose(turned["words_low"], -one["words_high"], atol=0.15)  # the mirrored draws are others
 
 
 @pytest.mark.parametrize("name", ["core", "starter"])
@@ -243,16 +243,6 @@ def test_the_crossed_p_is_that_of_scipy(items: pd.DataFrame) -> None:
     np.testing.assert_allclose(table["crossed_q"], stats.false_discovery_control(table["crossed_p"]))
 
 
-def test_quadruples_may_be_pooled_otherwise(items: pd.DataFrame) -> None:
-    rng = np.random.default_rng(0)
-    mean, ending = (rng.gamma(2, 1, (len(items), 2)).astype(np.float32) for _ in range(2))
-    features = pd.DataFrame({"emotion": "joy", "feature": [0, 1]})
-    one, other = responses(mean, items, features).table, responses(ending, items, features).table
-    mixed = responses(mean, items, features, ending=ending).table
-    np.testing.assert_allclose(mixed[["crossed", "crossed_p"]], other[["crossed", "crossed_p"]])
-    np.testing.assert_allclose(mixed[["affect", "words", "vivid"]], one[["affect", "words", "vivid"]])
-
-
 def test_what_a_battery_lacks_is_left_open(items: pd.DataFrame) -> None:
     pooled, features = planted(items, "fear", 4)
     told = (items["split"] == "vignettes").to_numpy()
@@ -261,6 +251,11 @@ def test_what_a_battery_lacks_is_left_open(items: pd.DataFrame) -> None:
     np.testing.assert_allclose(found.table["words"], found.table["added"])
     assert "affect" in set(found.table["class"])
     assert "style" not in set(found.table["nearest"])
+    assert "decoy < affect" in found.table["untested"].iloc[0]
+    assert "The battery has no items to test" in found.rule
+    assert "no items" not in classed(responses(pooled, items, features)).rule
+    with pytest.raises(BatteryError, match="No feature is given"):
+        responses(pooled, items, features.iloc[:0])
 
 
 def test_a_feature_that_is_never_active_is_said_to_be(items: pd.DataFrame) -> None:

@@ -104,11 +104,15 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def test_a_search_finds_what_differs_and_places_it(found: FeatureReport) -> None:
     assert found.emotions[-1] == "affect"
     assert set(found.emotions) == {"joy", "fear", "affect"}
-    best = found.surviving()
+    best, placed = found.surviving(), found.placed
     assert len(best) > 3
-    assert set(zip(best["feature"], best["emotion"], strict=True)) <= set(
-        zip(found.placed["feature"], found.placed["emotion"], strict=True)
-    )
+    assert {(row["emotion"], row["feature"]) for row in best.to_dict("records")} <= {
+        (row["emotion"], row["feature"]) for row in placed[placed["survives"]].to_dict("records")
+    }
+    assert set(placed["found_by"]) <= {"keyword-free", "keyword-rich", "both"}
+    assert "both" in set(placed["found_by"])
+    assert not placed.duplicated(["emotion", "feature"]).any()
+    assert placed["scenes"].max() == 24, "placed by the scenes of the half that chose nothing"
     assert (best["d"].abs().diff().dropna() <= 0).all()
     with pytest.raises(KeyError, match="was not searched for"):
         found.surviving("disgust")
@@ -124,7 +128,8 @@ def test_the_sentences_say_counts_chance_classes_and_quality(found: FeatureRepor
         "trained from another seed",
     ):
         assert words in said, words
-    assert f"**{len(found.surviving())}** differ" in said
+    assert f"keyword-free scenes **{len(found.surviving())}** of all emotions together" in said
+    assert f"keyword-rich scenes **{len(found.surviving(texts='keyword-rich'))}** of all" in said
     assert "no crossed quadruples" in said
 
 
@@ -233,10 +238,13 @@ def test_a_run_goes_on_with_its_own_dictionary_only(
     [
         (("find",), "Name a model"),
         (("find", "smollm2-135m", "--sae", "nosuch"), "no release of SAELens called so"),
-        (("find", "--resume", "x", "--sae", "y"), "leave out MODEL"),
+        (("find", "--resume", "x", "--sae", "y"), "leave out --sae"),
+        (("find", "--resume", "x", "--draws", "99", "--sparse", "affect"), "leave out --sparse, --draws"),
+        (("find", "nosuch"), "No dictionary is bundled for nosuch"),
         (("train", "smollm2-135m", "--site", "L15.resid_post"), "--text FOLDER, or --self-text"),
         (("train", "smollm2-135m", "--text", "x", "--self-text", "--site", "L1.resid_post"), "Name a model, a site"),
-        (("train", "--resume", "x", "--site", "L15.resid_post"), "leave out MODEL"),
+        (("train", "--resume", "x", "--site", "L15.resid_post"), "leave out --site"),
+        (("train", "--resume", "x", "--k", "9"), "leave out --k"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(typed: Typed, args: tuple[str, ...], said: str) -> None:

@@ -1,7 +1,6 @@
 """Sparse probes on planted features: what is planted is found, noise is not, no label of a scored item chooses."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +51,13 @@ def residual(items: pd.DataFrame, values: np.ndarray | None = None, seed: int = 
     )  # fmt: skip
 
 
-def give(x: np.ndarray, _layer: int) -> np.ndarray:
-    """Activations as a sweep asks for them."""
-    return x
+def always(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Activations as a sweep asks for them, layer by layer."""
+
+    def give(_layers: np.ndarray) -> np.ndarray:
+        return x
+
+    return give
 
 
 def rare(rng: np.random.Generator, n: int, width: int) -> np.ndarray:
@@ -228,9 +231,7 @@ def test_noise_is_at_chance_though_thousands_are_searched() -> None:
     found = staged(items, "pair")
     for seed in range(6):
         x = rare(np.random.default_rng(seed), len(items), 4608).astype(np.float32)[:, None]
-        read = sweep(partial(give, x), found.part, methods=("logistic",), prepare=best((1, 10)), grid=sparse_rung.GRID)[
-            ""
-        ]
+        read = sweep(always(x), found.part, methods=("logistic",), prepare=best((1, 10)), grid=sparse_rung.GRID)[""]
         scores += [value(found, read.logits["logistic"][:, i]) for i in (0, 1)] + [value(found, read.headline)]
     assert abs(np.mean(scores) - 0.5) < 0.06
     assert max(scores) < 0.75
@@ -409,7 +410,8 @@ def test_the_report_speaks_draws_and_comes_back(small: SparseReport, tmp_path: P
         assert words in said, words
     assert "**" not in repr(small)
     assert "<table" in small._repr_html_()
-    names = [trace.name for trace in small.plot().data if trace.name]
+    figure: Any = small.plot()
+    names = [trace.name for trace in figure.data if trace.name]
     assert any("sparse" in name for name in names)
     assert any("residual" in name for name in names)
     small.save(tmp_path)

@@ -84,20 +84,23 @@ def feature_effects(
     """
     chosen, percentile = _checked(sae, features, kind, to, placebos, directions)
     (span,) = spans(positions)
-    model.sites.find(sae.site)
+    sae.check_fits(model)
     metrics = listed(metric)
     ready = prepared(model, pairs, metrics, cue=cue, chat=chat)
     runner = runner_for(model, memory=memory, generating=any(one.generate for one in metrics))
     seen = survey(runner, sae, ready, span, progress=progress)
     own = percentile is not None
+    chosen, silent = _active(chosen, seen, own)
     drawn = matched(seen.density, seen.mean, chosen, placebos, placed=placed, seed=seed,
                     allowed=seen.somewhere_emotional() if own else None)  # fmt: skip
     steps = _steps(chosen, drawn, placebos if directions is None else directions)
     levels = _levels(steps, seen, 0.0 if kind == "ablate" else to, percentile)
+    aim = "0" if kind == "ablate" else str("p95" if to is None else to)
+    random = placebos if directions is None else directions
     meta = facts(model, pairs, metrics, [sae.site], (span,), ready[0], seed) | {
-        "sae": sae.name, "sae_sha256": sae.sha256, "kind": kind, "to": "0" if kind == "ablate" else str(to or "p95"),
-        "features": chosen, "placebos": placebos, "directions": placebos if directions is None else directions,
-        "placed": sorted({int(one) for one in placed}), "n_pairs": len(ready), "median_norm": seen.norm,
+        "sae": sae.name, "sae_sha256": sae.sha256, "kind": kind, "to": aim, "features": chosen, "silent": silent,
+        "placebos": placebos, "directions": random, "placed": sorted({int(one) for one in placed}),
+        "n_pairs": len(ready), "median_norm": seen.norm,
     }  # fmt: skip
     work = Working(runner, metrics, Edits(sae, levels, model.sites.shape(sae.site), seed), steps, span)
     kept = Kept(folder, meta | {"texts": read_of(ready), "levels": [levels[f] for s in steps for f in s.edited]})
@@ -108,6 +111,13 @@ def feature_effects(
     told = pd.DataFrame({"feature": chosen, "density": seen.density[chosen], "mean": seen.mean[chosen],
                          "to": [levels[one] for one in chosen]})  # fmt: skip
     return FeatureEffects(pd.concat(tables, ignore_index=True), told, drawn, meta)
+
+
+def _active(chosen: list[int], seen: Survey, emotional: bool) -> tuple[list[int], list[int]]:
+    """The features that these texts (their emotional ones) make active, and the others; all of them if none is."""
+    there = seen.density > 0 if not emotional else seen.somewhere_emotional()
+    some = [one for one in chosen if there[one]]
+    return (some, [one for one in chosen if not there[one]]) if some else (chosen, [])
 
 
 def _checked(

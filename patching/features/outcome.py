@@ -53,8 +53,9 @@ class FeatureEffects:
             least p there is); ``placebo, placebo_low, placebo_high`` (mean and range of the placebos' effects);
             ``p_direction, p_direction_adjusted, direction_low, direction_high`` of the random directions;
             ``detectable`` (the least difference from zero found with 80% power); ``share`` of tokens that changed;
-            ``norm`` of their change over the median norm at the site, and ``placebo_share, placebo_norm``; and
-            ``specific``: adjusted p at most 0.05, and an interval without zero.
+            ``norm`` of their change over the median norm at the site, and ``placebo_share, placebo_norm``;
+            ``comparable``: placebos change tokens as often and as much, within a factor of two; and ``specific``:
+            adjusted p at most 0.05, an interval without zero, and placebos that are comparable.
 
         Raises:
             PatchError: an outcome, metric or emotion that is none of these.
@@ -170,9 +171,15 @@ def _effects(found: FeatureEffects, of: str, metric: str | None, emotion: str | 
             out[f"{name}_adjusted"] = out[name]
             if single.any() and out.loc[single, name].notna().all():
                 out.loc[single, f"{name}_adjusted"] = false_discovery_control(out.loc[single, name])
-        out["specific"] = (out["p_adjusted"] <= LEVEL) & ((out["low"] > 0) | (out["high"] < 0))
+        out["comparable"] = _alike(out["placebo_share"], out["share"]) & _alike(out["placebo_norm"], out["norm"])
+        out["specific"] = (out["p_adjusted"] <= LEVEL) & ((out["low"] > 0) | (out["high"] < 0)) & out["comparable"]
         parts.append(out)
     return pd.concat(parts, ignore_index=True)
+
+
+def _alike(one: pd.Series, other: pd.Series) -> pd.Series:
+    """Within a factor of two."""
+    return (one <= 2 * other) & (other <= 2 * one)
 
 
 def _row(rows: pd.DataFrame, of: str, meta: Json) -> Json:

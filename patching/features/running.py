@@ -1,5 +1,7 @@
 """Effects of the features that a search has found, as a section of its report."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,19 +62,23 @@ def effects_of_run(
                        progress=progress)  # fmt: skip
     sae = load_sae(config["sae"], config["sae_id"])
     sae.attach(model)
+    done.expect("dictionary", "sae_sha256", sae.sha256)
+    done.expect("model", "fingerprint", model.fingerprint)
+    done.expect("battery", "battery_sha256", table.sha256)
     read = named_metrics(model, table, metrics, seed=seed, progress=progress)
     labels = words_of([one for one in read if one.name.startswith("said_")])
     every = prepare(model, table.where(split="vignettes"), labels=labels, cue=CUE)
     told = choose([pair for pair in every if pair.contrast == "emotional/neutral"], pairs, seed)
-    name = f"effects-{'clamp' if clamp else 'ablate'}"
+    edited, done_to = ranked(placed, top), f"set to {clamp}" if clamp else "ablated"
+    plan = json.dumps([edited, clamp, list(metrics), pairs, placebos, directions, seed])
+    name = f"effects-{hashlib.sha256(plan.encode()).hexdigest()[:8]}"
     found = feature_effects(
-        model, sae, ranked(placed, top), told, metric=read, kind="clamp" if clamp else "ablate", to=_level(clamp),
+        model, sae, edited, told, metric=read, kind="clamp" if clamp else "ablate", to=_level(clamp),
         placebos=placebos, directions=directions, placed=report.placed["feature"].astype(int).tolist(), seed=seed,
         memory=memory, folder=run / name, progress=progress,
     )  # fmt: skip
     found.save(run / name)
-    done_to = f"set to {clamp}" if clamp else "ablated"
-    tables = {f"effects of features {done_to}": found.effects()}
+    tables = {f"effects of features {done_to}, {name[-8:]}": found.effects()}
     write_section(run, name, f"Are they used? Features {done_to}", found.summary(), tables)
     return found, render(done, report)
 

@@ -26,6 +26,8 @@ def summary(found: "FeatureEffects") -> list[str]:
         f"reconstruction error kept; each stands beside {meta['placebos']} other features of its frequency (median "
         f"ratio {ratio:.2f}) and size."
     ]
+    if silent := meta.get("silent"):
+        out.append(f"Features {', '.join(map(str, silent))} are silent in these pairs and left out: take more pairs.")
     out += [line for name in found.metrics for line in _metric(found, rows[rows["metric"] == name])]
     enough = least * m <= 0.05
     out.append(

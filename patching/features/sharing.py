@@ -27,7 +27,7 @@ from affectlens.patching.recorded import Recorded
 from affectlens.patching.results import PatchSweep
 from affectlens.patching.sweeping import check_direction, described, facts, listed, prepared, read_of
 from affectlens.patching.tabling import Given
-from affectlens.patching.units import Positions, Unit, expand_positions, units
+from affectlens.patching.units import EACH, Positions, Unit, expand_positions, units
 from affectlens.probing.sae import Sae
 from affectlens.progress import tracked
 from affectlens.types import Json
@@ -51,7 +51,7 @@ class ErrorShare:
             metric: of one metric alone.
 
         Returns:
-            One row a metric, segment, extent (``segment``: patched as a whole, ``token``: one by one) and part
+            One row a metric, segment, extent (``segment``, or ``token`` for a single one) and part
             (``codes``, ``error``, and ``rest``, which is 1 less both): ``value, low, high``, ``n`` groups, ``unit,
             method, pairs``. Where the whole patch's change may be zero, which nothing can be a share of, ``value, low,
             high`` are NaN.
@@ -129,6 +129,9 @@ def error_share(
     """
     check_direction(direction)
     metrics, where = listed(metric), expand_positions(positions)
+    if EACH in where:
+        raise PatchError("Shares are of whole spans: name segments such as changed or ending, not each.")
+    sae.check_fits(model)
     ready = prepared(model, pairs, metrics, cue=cue, chat=chat)
     turned = [pair if direction == "denoise" else pair.swapped() for pair in ready]
     meta = facts(model, pairs, metrics, [sae.site], where, ready[0], seed) | {

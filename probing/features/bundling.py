@@ -1,6 +1,6 @@
-"""Put a trained dictionary among the package's own: ``python -m affectlens.probing.features.bundling RUN NAME``.
+"""Put a trained dictionary among the package's own: ``python -m affectlens.probing.features.bundling RUN/sae NAME``.
 
-Weights are kept in float16, which halves them; the evaluation that goes with them should be of the result.
+Weights are kept in float16, which halves them.
 """
 
 import json
@@ -38,6 +38,7 @@ def bundle(folder: str | Path, name: str, *, home: Path = DATA) -> Path:
         raise StoreError(f"{target} exists already: remove it first.")
     with written_whole(target) as work:
         save_file(halves, work / WEIGHTS)
+        (work / WEIGHTS).chmod(0o644)
         write_text(work / CONFIG, json.dumps(config | {"device": "cpu"}))
         write_text(work / FACTS, json.dumps(sae.facts | {"name": name, "site": str(sae.site)}, indent=1) + "\n")
     return target

@@ -13,11 +13,13 @@ be that to keyword-rich scenes, and v and f those to vivid neutral scenes and to
 - **unclear**: anything else.
 
 A class is given if every one of its inequalities holds for the estimates and is shown: the 95% interval of the
-difference of its two sides lies above zero (97.5% for the two ways into style, each of which has two signs). For
-w < r a this says that Fieller's interval of the ratio w / a lies below r. All the inequalities of a class must be
-shown, so a wrong class is given with a nominal probability of 2.5% at most for each feature, and 5% for style
-(intersection-union test, Berger 1982); it is not corrected over features. What is not shown is unclear, and the table
-says which inequality was not and how large a response would have done.
+difference of its two sides lies above zero (97.5% for the two ways into style, each of which has two signs). For w < r
+a this says that Fieller's interval of the ratio w / a lies below r. All the inequalities of a class must be shown, so a
+wrong class is given with a nominal probability of 2.5% for each feature, and 5% for style (intersection-union test,
+Berger 1982); where a feature fires in few decoys the intervals are approximate and it can be more. It is not corrected
+over features, and it holds for features that were chosen on other scenes than those given here. What is not shown is
+unclear, and the table says which inequality was not and how large a response would have done. What a battery can't
+test, because it has no decoys, vivid scenes or facts, is not asked for: the column ``untested`` names it.
 """
 
 from collections.abc import Iterator
@@ -43,6 +45,7 @@ class Classes:
     Attributes:
         table: the rows of the responses with ``class``; ``nearest``, the class by the estimates alone; ``support``, the
             share of draws whose estimates give ``nearest``; ``why``, of an unclear row, what was not shown;
+            ``untested``, the inequalities for which the battery has no items;
             ``words_detectable`` and ``affect_detectable``, the least responses that a 5% test finds with 80% power;
             ``affect_needed``, the response to affect at which the absence of words (w < r a) could have been shown with
             80% power, and ``words_needed``, the same for a < r w; all in standard deviations.
@@ -61,13 +64,17 @@ class Classes:
     @property
     def rule(self) -> str:
         """The rule in one sentence, for a methods paragraph."""
-        return (
-            "A feature is of class affect where its response to keyword-free scenes is above zero and that to words "
-            f"below {self.bound:.2f} of it; keyword where its response to words is above zero and that to keyword-free "
-            f"scenes below {self.bound:.2f} of it; both where each is above {self.bound:.2f} of the other; style where "
-            f"vivid neutral scenes or crossed facts move it more than {self.style:.2f} of what keyword-rich scenes do. "
-            "Each inequality must be shown by its 95% cluster interval (97.5% for style); it is unclear otherwise."
+        lacking = sorted({one for row in self.table["untested"] for one in row.split(", ") if one})
+        r, part = f"{self.bound:.2f}", f"{self.style:.2f}"
+        said = (
+            "A feature is of class affect where its response to keyword-free scenes is above zero, that to words below "
+            f"{r} of it, and neither what words add to a scene nor what decoys do as large; keyword where its response "
+            f"to words is above zero and that to keyword-free scenes below {r} of it; both where each is above {r} of "
+            f"the other; style where vivid neutral scenes or crossed facts move it more than {part} of what "
+            "keyword-rich scenes do. Each inequality must be shown by its 95% cluster interval (97.5% for style); "
+            "otherwise it is unclear."
         )
+        return said + (f" The battery has no items to test: {', '.join(lacking)}." if lacking else "")
 
     def __repr__(self) -> str:
         given = self.table["class"].value_counts()
@@ -90,7 +97,7 @@ def classed(found: Responses, *, bound: float = BOUND, style: float = STYLE) -> 
     table = found.table.copy()
     n = len(table)
     nearest, given = np.full(n, UNCLEAR), np.full(n, UNCLEAR)
-    support, why = np.zeros(n), np.full(n, "", dtype=object)
+    support, why, untested = np.zeros(n), np.full(n, "", dtype=object), np.full(n, "", dtype=object)
     needs = {name: np.full(n, np.nan) for name in _NEEDS}
     codes = {emotion: [] for emotion in table["emotion"].unique()}  # type: dict[str, list[np.ndarray]]
     for rows, draws in found.draws():
@@ -102,12 +109,14 @@ def classed(found: Responses, *, bound: float = BOUND, style: float = STYLE) -> 
         shown = {name: _shown(part, exact[name], 0.0125 if name in _STYLE else 0.025)
                  for name, part in _inequalities(draws, sign, bound, style)}  # fmt: skip
         given[rows] = _given(here, shown)
+        untested[rows] = ", ".join(one for one in _ALL if one not in shown)
         why[rows] = _why(here, shown, table["unit"].to_numpy()[rows], bound, style)
         for name, part in _needed(draws, sign, bound).items():
             needs[name][rows] = part
         codes[str(table["emotion"].iloc[rows[0]])].append(drawn)
     table["class"], table["nearest"] = (np.array(CLASSES)[kind] for kind in (given, nearest))
     table["support"], table["why"] = support, np.where(given == UNCLEAR, why, "")
+    table["untested"] = untested
     return Classes(table.assign(**needs), _counts(table, codes), bound, style)
 
 
@@ -119,6 +128,7 @@ _OF = {  # the inequalities of each class, by name
     "both": ("affect > r words", "words > r affect", "vivid < s rich", "crossed_fact < s rich"),
 }  # fmt: skip
 _STYLE = ("vivid > s rich", "crossed_fact > s rich")
+_ALL = tuple(dict.fromkeys([one for needed in _OF.values() for one in needed] + list(_STYLE)))
 
 
 def _inequalities(x: Draws, sign: np.ndarray, bound: float, style: float) -> Iterator[tuple[str, np.ndarray]]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from affectlens.errors import AffectLensError
-from affectlens.probing.features.find_cli import find_command
+from affectlens.probing.features.find_cli import find_command, only_resumed
 
 app = typer.Typer(
     help="Features of sparse autoencoders: of an emotion's words, or of the emotion?", no_args_is_help=True
@@ -60,14 +60,14 @@ def train_command(
             "Name a model, a site and text (--text FOLDER, or --self-text), for example: affectlens features train "
             "smollm2-135m --site L15.resid_post --text corpus/ (or --resume a stopped run)."
         )
-    if resume is not None and (model or site or text or self_text or out):
-        raise AffectLensError("--resume goes on with the run's own settings: leave out MODEL, --site, --text, --out.")
+    if resume is not None:
+        only_resumed(train_command, locals(), {"resume", "as_json", "quiet", "dry_run", "keep", "device"})
     from affectlens.probing.features import making
     from affectlens.probing.features.recipes import Recipe
     from affectlens.run import Run, default_folder
 
     if resume is not None:
-        kept = Run.open(resume).info["config"]
+        kept = Run.of(resume, making.COMMAND).info["config"]
         given = kept["source"] | {"text": tuple(kept["source"]["text"])}
         source, recipe = making.Source(**given), Recipe(**kept["recipe"])
         model, site, battery, dtype, name = (kept[key] for key in ("model", "site", "battery", "dtype", "name"))

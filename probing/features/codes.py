@@ -103,6 +103,22 @@ class Codes:
         )  # fmt: skip
 
 
+def averaged(acts: Activations, site: Site) -> Activations:
+    """Activations that were captured at every token, as means over each item's tokens but the first.
+
+    Args:
+        acts: captured with ``positions="all"``.
+        site: which of them.
+    """
+    values = np.asarray(acts[site, "all"], dtype=np.float64).reshape(len(acts.ids), -1)
+    values[acts.offsets[:-1]] = 0
+    means = np.add.reduceat(values, acts.offsets[:-1]) / (np.diff(acts.offsets) - 1)[:, None]
+    return Activations.from_arrays(
+        {"mean": means[:, None]}, acts.items, site=site.what, layers=(site.layer,), model=acts.model,
+        fingerprint=acts.fingerprint, battery=acts.battery, battery_sha256=acts.battery_sha256,
+    )  # fmt: skip
+
+
 def encode_battery(
     model: LensModel, sae: Sae, texts: Texts, *, cache: bool = True, progress: bool | None = None
 ) -> Codes:

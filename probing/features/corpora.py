@@ -60,13 +60,20 @@ def _read(path: Path, column: str) -> Iterator[str]:
         if path.suffix in (".jsonl", ".csv", ".tsv"):
             with path.open(encoding="utf-8", newline="") as stream:
                 tab = "\t" if path.suffix == ".tsv" else ","
-                rows = map(json.loads, stream) if path.suffix == ".jsonl" else csv.DictReader(stream, delimiter=tab)
-                yield from (str(row[column]) for row in rows)
+                csv.field_size_limit(1 << 30)
+                lines = (line for line in stream if line.strip())
+                rows = map(json.loads, lines) if path.suffix == ".jsonl" else csv.DictReader(stream, delimiter=tab)
+                yield from (str(row[column]) for row in rows if row[column] is not None)
         elif path.suffix == ".parquet":
-            yield from pd.read_parquet(path, columns=[column])[column].astype(str)
+            yield from pd.read_parquet(path, columns=[column])[column].dropna().astype(str)
         else:
             yield from path.read_text(encoding="utf-8").split("\n---\n")
-    except (KeyError, ValueError) as error:  # a UnicodeDecodeError and a JSONDecodeError are ValueErrors
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        csv.Error,
+    ) as error:  # a UnicodeDecodeError and a JSONDecodeError are ValueErrors
         raise StoreError(f"{path} can't be read as texts with a column {column!r}: {error}.") from None
 
 
@@ -97,7 +104,8 @@ def windows(
         texts: the documents; no more are read than are needed.
         tokens: how many activations are wanted for training.
         context: the longest piece.
-        held_out: the share of documents set aside, by a hash of the document, so that a text is always on one side.
+        held_out: the share of documents set aside, by a hash of the document, so that a text is always on one side; if
+            that leaves a side empty, the last pieces of all are.
         seed: of the order.
 
     Raises:
@@ -120,6 +128,10 @@ def windows(
             have += 0 if aside else sum(len(piece) - 1 for piece in kept)
         if have >= tokens:
             break
+    if not parts[0] or not parts[1]:  # few documents: the last pieces are set aside, whoever's they are
+        every = parts[0] or parts[1]
+        last = max(1, round(held_out * len(every))) if held_out and len(every) > 1 else 0
+        parts = (every[: len(every) - last], every[len(every) - last :])
     if not parts[0]:
         raise StoreError(f"There is no text of {SHORTEST} tokens or more to train on.")
     order = np.random.default_rng(seed).permutation(len(parts[0]))

@@ -16,7 +16,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from affectlens.errors import RunError
+from affectlens.errors import RunError, SiteError
 from affectlens.paths import write_text
 from affectlens.probing.features.classing import BOUND, CLASSES
 from affectlens.probing.features.examples import Example, examples, examples_by_role
@@ -63,11 +63,14 @@ def make_cards(
         tokens: how many promoted and suppressed tokens.
 
     Raises:
-        SiteError: features whose effect on logits can't be read off.
         CaptureError: codes of another model.
     """
     chosen = list(dict.fromkeys(int(one) for one in features))
-    effects = logit_effects(model, sae, chosen, n=tokens)
+    unread: tuple[str, ...] = ()
+    try:
+        effects = logit_effects(model, sae, chosen, n=tokens)
+    except SiteError as error:  # heads and neurons do not write into the stream themselves
+        effects, unread = pd.DataFrame({"feature": [], "side": [], "token": [], "effect": []}), (str(error),)
     out = {}
     for one in chosen:
         active = codes.density[one] > 0
@@ -78,7 +81,7 @@ def make_cards(
         out[one] = Card(
             one, float(codes.density[one]), tuple(examples(codes, one, model=model, n=n)) if active else (),
             {role: tuple(some) for role, some in roles.items()}, promoted, suppressed, sae.neuronpedia(one),
-            () if active else (f"It is never active on {codes.battery}.",),
+            (*unread, *(() if active else (f"It is never active on {codes.battery}.",))),
         )  # fmt: skip
     return out
 

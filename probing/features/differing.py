@@ -3,8 +3,10 @@
 1. A feature is tested for an emotion if either twin has it active in enough discovery pairs. That count is the same
    whichever twin is the emotional one, so choosing by it leaves the p of a sign flip valid (independent filtering;
    Bourgon, Gentleman and Huber 2010, PNAS 107).
-2. Discovery: two-sided sign flips by scene, and Benjamini-Hochberg over all features and emotions. "affect", all
-   emotions together, is a family of its own.
+2. Discovery: two-sided sign flips by scene, and Benjamini-Hochberg over the features of an emotion that could pass at
+   all: with few scenes the least attainable p of most is too large, whatever they do, and it hangs on activity alone
+   (Tarone 1990; for false discovery rates Gilbert 2005, JRSS C 54). Each emotion, and "affect", all of them together,
+   is a question and a family of its own.
 3. Confirmation, on scenes of other domains: one-sided sign flips in the direction that was found, and
    Benjamini-Hochberg over what was found.
 
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
 
 from affectlens.errors import BatteryError
@@ -55,13 +57,13 @@ def differential(
 
     Returns:
         One row a tested feature and emotion. Of the discovery half: ``n_found`` pairs, ``active`` ones, ``mean_found``,
-        ``p``, ``q``, ``attainable`` (the least p that its non-zero differences allow), ``detectable`` (the least effect
-        in SDs that passes with 80% power). Of the confirmation half: ``n``, ``mean``, ``low``, ``high`` (the feature's
-        units), ``d`` (SDs of the difference), ``auroc``, ``auroc_low``, ``auroc_high`` (P(emotional > neutral) within
-        the pair), ``specific``, ``specific_low``, ``specific_high`` (own mean less that of the other emotions, in SDs),
-        ``p_confirm``, ``q_confirm`` (NaN unless found). ``survives``: found and confirmed with the same sign. Of both:
-        ``absent`` (equivalent to zero within ``bound`` SDs, ``q_absent`` <= q), ``p_absent``. ``dealt``: whether the
-        halves share no domain ("domain") or no scene ("scene").
+        ``p``, ``q`` (1 where it could not pass), ``attainable`` (the least p that its non-zero differences allow),
+        ``detectable`` (the least effect in SDs that passes with 80% power). Of the confirmation half: ``n``, ``mean``,
+        ``low``, ``high`` (the feature's units), ``d`` (SDs of the difference), ``auroc``, ``auroc_low``, ``auroc_high``
+        (P(emotional > neutral) within the pair), ``specific``, ``specific_low``, ``specific_high`` (own mean less that
+        of the other emotions, in SDs), ``p_confirm``, ``q_confirm`` (NaN unless found). ``survives``: found and
+        confirmed with the same sign. Of both: ``absent`` (equivalent to zero within ``bound`` SDs, ``q_absent`` <= q),
+        ``p_absent``. ``dealt``: whether the halves share no domain ("domain") or no scene ("scene").
 
     Raises:
         BatteryError: columns or pairs are missing, or no emotion or one that is not there is named.
@@ -72,8 +74,7 @@ def differential(
         raise BatteryError("No emotion was named: name at least one, or leave `emotions` out for all.")
     if unknown := sorted(set(wanted) - {*pairs.emotions, AFFECT}):
         raise BatteryError(f"No scene is of {', '.join(unknown)}: there are {', '.join(pairs.emotions)} and {AFFECT}.")
-    families = [tuple(name for name in wanted if name != AFFECT), tuple(name for name in wanted if name == AFFECT)]
-    tables = [_family(pairs, family, seed=seed, q=q, fewest=fewest) for family in families if family]
+    tables = [_family(pairs, emotion, seed=seed, q=q, fewest=fewest) for emotion in wanted]
     return pd.concat(tables, ignore_index=True)[list(COLUMNS)]
 
 
@@ -88,26 +89,36 @@ def tested(pairs: Pairs, emotion: str, fewest: int) -> np.ndarray:
     return np.flatnonzero(pairs.active[pairs.rows(emotion, True)].sum(0) >= fewest)
 
 
-def _family(pairs: Pairs, emotions: Sequence[str], *, seed: int, q: float, fewest: int) -> pd.DataFrame:
-    """The rows of emotions that are corrected together."""
-    tables = [_tested(pairs, emotion, seed, tested(pairs, emotion, fewest)) for emotion in emotions]
-    table = pd.concat(tables, ignore_index=True)
-    for name in ("", "_absent"):
-        table[f"q{name}"] = _adjusted(table[f"p{name}"])
+def _family(pairs: Pairs, emotion: str, *, seed: int, q: float, fewest: int) -> pd.DataFrame:
+    """The rows of an emotion, which are corrected together."""
+    table = _tested(pairs, emotion, seed, tested(pairs, emotion, fewest))
+    could = reachable(table["attainable"].to_numpy(dtype=float), q)
+    table["q"] = 1.0
+    table.loc[could, "q"] = _adjusted(table.loc[could, "p"])
+    table["q_absent"] = _adjusted(table["p_absent"])
     found = table["q"] <= q
-    table["p_confirm"] = np.nan
-    for emotion in emotions:
-        rows = np.flatnonzero(found & (table["emotion"] == emotion))
-        held = pairs.differences[np.ix_(pairs.rows(emotion, False), table["feature"].to_numpy(dtype=int)[rows])]
-        signed = held * np.sign(table["mean_found"].to_numpy()[rows]).astype(np.float32)
-        table.loc[rows, "p_confirm"] = two_stage_p(signed, sided=1, seed=(seed, 2, _number(pairs, emotion)))
-    table["q_confirm"] = np.nan
+    held = pairs.differences[np.ix_(pairs.rows(emotion, False), table.loc[found, "feature"].to_numpy(dtype=int))]
+    signed = held * np.sign(table.loc[found, "mean_found"].to_numpy()).astype(np.float32)
+    table["p_confirm"] = table["q_confirm"] = np.nan
+    table.loc[found, "p_confirm"] = two_stage_p(signed, sided=1, seed=(seed, 2, _number(pairs, emotion)))
     table.loc[found, "q_confirm"] = _adjusted(table.loc[found, "p_confirm"])
     same = np.sign(table["mean"]) == np.sign(table["mean_found"])
     table["survives"] = found & (table["q_confirm"] <= q) & same
     table["absent"] = table["q_absent"] <= q
-    bar = float(table.loc[found, "p"].max()) if found.any() else q / max(len(table), 1)
+    bar = float(table.loc[found, "p"].max()) if found.any() else q / max(int(could.sum()), 1)
     return table.assign(detectable=_detectable(table["n_found"], table["attainable"], bar))
+
+
+def reachable(attainable: Float[np.ndarray, " feature"], q: float) -> Bool[np.ndarray, " feature"]:
+    """The features that could be found: at most K of them could reach q / K, for the least K of which that holds.
+
+    Args:
+        attainable: the least p of each.
+        q: false discovery rate.
+    """
+    k = np.arange(1, len(attainable) + 1)
+    enough = np.searchsorted(np.sort(attainable), q / k, side="right") <= k
+    return attainable <= q / k[enough.argmax()] if len(k) else np.zeros(0, dtype=bool)
 
 
 def _tested(pairs: Pairs, emotion: str, seed: int, features: np.ndarray) -> pd.DataFrame:

@@ -98,8 +98,8 @@ def _counts(half: Half, widths: list[int], draws: int, q: float) -> Float[np.nda
         (found, df_found), (held, df_held) = (
             half(discovery, slice(start, start + step)) for discovery in (True, False)
         )
-        both = _survive(found, held, df_found, df_held, q)
-        out.append(np.stack([both[:, a:b].sum(1) for a, b in pairwise(ends)], axis=1).astype(float))
+        both = [_survive(found[:, a:b], held[:, a:b], df_found[a:b], df_held[a:b], q) for a, b in pairwise(ends)]
+        out.append(np.stack([one.sum(1) for one in both], axis=1).astype(float))
     return np.concatenate(out)
 
 

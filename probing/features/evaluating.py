@@ -69,7 +69,8 @@ def evaluate_saes(
     for site in dict.fromkeys(sae.site for sae in saes.values()):
         group = {name: sae for name, sae in saes.items() if sae.site == site}
         for sae in group.values():
-            sae.attach(model)
+            sae.check_fits(model)
+            sae.inner.to(model.device)
         x = values(model, site, pieces)
         lengths = [len(piece) - 1 for piece in pieces]
         mean = x.mean(0)
@@ -108,7 +109,7 @@ def _losses(
 
 
 def _rebuilt(sae: Sae) -> Change:
-    return lambda v: sae.decode(sae.encode(v.flatten(2))).view(v.shape).to(v.dtype)
+    return lambda v: sae.rebuild(v.flatten(2)).view(v.shape).to(v.dtype)
 
 
 def _sums(sae: Sae, x: Tensor, mean: Tensor, lengths: Sequence[int]) -> _Sums:
@@ -116,13 +117,13 @@ def _sums(sae: Sae, x: Tensor, mean: Tensor, lengths: Sequence[int]) -> _Sums:
     for at in range(0, len(x), 4096):
         part = x[at : at + 4096]
         codes = sae.encode(part)
-        error.append((part - sae.decode(codes)).square().sum(-1))
+        error.append((part - sae.rebuild(part)).square().sum(-1))
         active.append((codes > 0).sum(-1))
         fired |= (codes > 0).any(0).cpu()
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    text = np.repeat(np.arange(len(lengths)), lengths)
 
     def by_text(parts: Tensor) -> np.ndarray:
-        return np.add.reduceat(parts.double().cpu().numpy(), starts)
+        return np.bincount(text, parts.double().cpu().numpy(), len(lengths))
 
     spread = by_text((x - mean).square().sum(-1))
     return _Sums(np.array(lengths, float), by_text(torch.cat(error)), spread, by_text(torch.cat(active)), fired.numpy())

@@ -1,5 +1,7 @@
 """``affectlens features find``."""
 
+from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +12,21 @@ from affectlens.errors import AffectLensError
 if TYPE_CHECKING:
     from affectlens.probing.features.report import FeatureReport
     from affectlens.run import Run
+
+
+def only_resumed(command: Callable[..., None], given: Mapping[str, object], allowed: set[str]) -> None:
+    """Refuse what was typed beside ``--resume``: a run goes on with its own settings.
+
+    Args:
+        command: whose options these are.
+        given: its arguments by name.
+        allowed: the names of options that change no result.
+    """
+    defaults = {name: one.default for name, one in signature(command).parameters.items()}
+    typed = [name for name, value in given.items() if value not in (defaults[name], [])]
+    if extra := [name for name in typed if name not in allowed]:
+        names = ", ".join("MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in extra)
+        raise AffectLensError(f"--resume goes on with the run's own settings: leave out {names}.")
 
 
 def find_command(
@@ -50,19 +67,19 @@ def find_command(
 
     Example: affectlens features find smollm2-135m
     """
+    if resume is not None:
+        only_resumed(find_command, locals(), {"resume", "as_json", "quiet", "dry_run"})
     from affectlens.probing.features import launching
     from affectlens.run import Run, default_folder
 
-    if resume is not None and (model or out or sae or emotion):
-        raise AffectLensError("--resume goes on with the run's own settings: leave out MODEL, --sae, --emotion, --out.")
     if resume is not None:
-        asked = launching.Asked(**Run.open(resume).info["config"])
+        asked = launching.Asked(**Run.of(resume, launching.COMMAND).info["config"])
     elif not model:
         raise AffectLensError("Name a model, for example: affectlens features find smollm2-135m (or --resume a run).")
     else:
         asked = launching.Asked(
-            model, sae or model, sae_id, battery, emotion, beside, list(dict.fromkeys(sparse or ())), q, draws, seed,
-            device, dtype, revision,
+            model, sae or launching.bundled_for(model), sae_id, battery, emotion, beside,
+            list(dict.fromkeys(sparse or ())), q, draws, seed, device, dtype, revision,
         )  # fmt: skip
     if dry_run:
         from affectlens.console import emit

@@ -1,5 +1,7 @@
 """Activations to train on, computed once and kept in bfloat16 on the disk; a stopped harvest goes on where it was."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from affectlens.errors import StoreError
 from affectlens.layouts import Layout
 from affectlens.model import LensModel
 from affectlens.passes import run_splitting
-from affectlens.paths import replacing
+from affectlens.paths import replacing, write_text
 from affectlens.positions import Position
 from affectlens.progress import tracked
 from affectlens.sites import Site
+from affectlens.types import Json
 
 SHARD = 1 << 17  # activations in a file, about
 ALL = Position("all")
@@ -38,8 +41,13 @@ def harvest(
 
     Returns:
         The files, each ``[activation, d_in]`` in bfloat16, of about 131,072 activations in the order of ``pieces``.
+
+    Raises:
+        StoreError: the folder holds those of another model, site or text.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    told = hashlib.sha256(np.concatenate([np.array([-1, *piece], dtype=np.int64) for piece in pieces]).tobytes())
+    only_for(folder / "harvest.json", {"model": model.fingerprint, "site": str(site), "pieces": told.hexdigest()})
     ends = np.cumsum([len(piece) - 1 for piece in pieces])
     groups = [list(rows) for rows in np.split(np.arange(len(pieces)), np.flatnonzero(np.diff(ends // SHARD)) + 1)]
     paths = [folder / f"shard-{number:05}.safetensors" for number in range(len(groups))]
@@ -49,6 +57,23 @@ def harvest(
         with replacing(path) as work:
             save_file({"activations": found.to(torch.bfloat16)}, work)
     return paths
+
+
+def only_for(path: Path, what: Json) -> None:
+    """Note what a folder is for, or compare.
+
+    Args:
+        path: of the note.
+        what: names and hashes.
+
+    Raises:
+        StoreError: the folder is for something else.
+    """
+    if not path.is_file():
+        write_text(path, json.dumps(what, indent=1))
+    elif (before := json.loads(path.read_text(encoding="utf-8"))) != what:
+        other = [key for key in what if before.get(key) != what[key]]
+        raise StoreError(f"{path.parent} was begun with another {', '.join(other)}: choose another folder.")
 
 
 def values(model: LensModel, site: Site, pieces: Sequence[Sequence[int]]) -> Float[Tensor, "activation d_in"]:

@@ -1,24 +1,24 @@
 """A search for features as a run: a folder with its provenance, its tables, its report and its dashboard."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from affectlens.capturing import capture
-from affectlens.errors import RunError
+from affectlens.errors import StoreError
 from affectlens.model import LensModel, load_model
 from affectlens.needs import needs
 from affectlens.paths import write_parquet, write_text
 from affectlens.probing.estimate import measure_flops
-from affectlens.probing.features.codes import encode_battery
+from affectlens.probing.features.codes import averaged, encode_tokens
 from affectlens.probing.features.report import FeatureReport
 from affectlens.probing.features.sections import MORE, render
 from affectlens.probing.features.sparse import sparse_probe
 from affectlens.probing.features.study import find_features
-from affectlens.probing.sae import Sae, load_sae
+from affectlens.probing.sae import Sae, bundled_saes, load_sae
 from affectlens.run import Run
 from affectlens.stimuli import Battery, load_battery
 from affectlens.stimuli.battery import lasting
@@ -46,6 +46,21 @@ class Asked:
     revision: str | None = None
 
 
+def bundled_for(model: str) -> str:
+    """The dictionary that is bundled for a model, which has the model's name.
+
+    Raises:
+        StoreError: none is.
+    """
+    if model not in bundled_saes():
+        there = ", ".join(bundled_saes()) or "none"
+        raise StoreError(
+            f"No dictionary is bundled for {model} (there is one for: {there}): give --sae, or train one with "
+            "affectlens features train."
+        )
+    return model
+
+
 def study(asked: Asked, *, out: Path, resume: bool = False, progress: bool | None = None) -> tuple[Run, FeatureReport]:
     """Run a search and write ``out``; with ``resume``, go on with what a stopped run left out.
 
@@ -60,15 +75,18 @@ def study(asked: Asked, *, out: Path, resume: bool = False, progress: bool | Non
     lens = load_model(asked.model, device=asked.device, dtype=asked.dtype, revision=asked.revision, progress=progress)
     sae.attach(lens)  # refused before a folder is made
     run = _opened(asked, out, resume, lens, table, sae)
+    run.expect("second dictionary", "beside_sha256", other.sha256 if other else "")
+    run.note(beside_sha256=other.sha256 if other else "")
     run.note(status="running")
     try:
         with run.timed("search"):
             found = find_features(lens, sae, table, emotions=asked.emotions, beside=other, q=asked.q, draws=asked.draws,
                                   seed=asked.seed, folder=out, progress=progress)  # fmt: skip
         found.save(out)
-        for target in asked.sparse:
-            with run.timed(f"sparse probes of {target}"):
-                _sparse(out, lens, sae, table, target, asked.seed, progress)
+        left = [target for target in asked.sparse if not (out / "results" / f"sparse-{target}{MORE}").is_file()]
+        if left:
+            with run.timed("sparse probes"):
+                _sparse(out, lens, sae, table, left, asked.seed, progress)
         run.close("done")
         with run.timed("report"):
             render(run, found)
@@ -80,9 +98,7 @@ def study(asked: Asked, *, out: Path, resume: bool = False, progress: bool | Non
 
 def _opened(asked: Asked, out: Path, resume: bool, lens: LensModel, table: Battery, sae: Sae) -> Run:
     if resume:
-        run = Run.open(out)
-        if run.info["command"] != COMMAND:
-            raise RunError(f"{out} is a {run.info['command']} run, not a {COMMAND} run.")
+        run = Run.of(out, COMMAND)
         run.expect("battery", "battery_sha256", table.sha256)
         run.expect("model", "fingerprint", lens.fingerprint)
         run.expect("dictionary", "sae_sha256", sae.sha256)
@@ -95,18 +111,17 @@ def _opened(asked: Asked, out: Path, resume: bool, lens: LensModel, table: Batte
 
 
 def _sparse(
-    out: Path, lens: LensModel, sae: Sae, table: Battery, target: str, seed: int, progress: bool | None
+    out: Path, lens: LensModel, sae: Sae, table: Battery, targets: Sequence[str], seed: int, progress: bool | None
 ) -> None:
-    """Sparse probes of a target as a section of the report."""
-    home = out / "results"
-    if (home / f"sparse-{target}{MORE}").is_file():
-        return
-    codes = encode_battery(lens, sae, table, progress=progress)
-    dense = capture(lens, table, sites=sae.site, progress=progress)
-    found = sparse_probe(codes, dense, target=target, seed=seed, progress=progress)
-    found.save(out / "sparse")
-    write_section(out, f"sparse-{target}", f"Few features or all: {target}", found.summary(), {
-        f"scores of sparse and dense probes of {target}": found.scores})  # fmt: skip
+    """Sparse probes of some targets, each a section of the report."""
+    acts = capture(lens, table, sites=sae.site, positions="all", progress=progress)  # kept since the search
+    codes = encode_tokens(lens, acts, sae.encode, sae, progress=progress)
+    dense = averaged(acts, sae.site)
+    for target in targets:
+        found = sparse_probe(codes, dense, target=target, seed=seed, progress=progress)
+        found.save(out / "sparse")
+        name = f"scores of sparse and dense probes of {target}"
+        write_section(out, f"sparse-{target}", f"Few features or all: {target}", found.summary(), {name: found.scores})
 
 
 def write_section(out: Path, name: str, title: str, sentences: list[str], tables: Mapping[str, pd.DataFrame]) -> None:
@@ -133,10 +148,7 @@ def reload(folder: Path) -> tuple[Run, FeatureReport]:
     Raises:
         RunError: no such run, or one that is not finished.
     """
-    run = Run.open(folder)
-    if run.info["command"] != COMMAND:
-        raise RunError(f"{folder} is a {run.info['command']} run, not a {COMMAND} run.")
-    return run, FeatureReport.load(folder)
+    return Run.of(folder, COMMAND), FeatureReport.load(folder)
 
 
 def forecast(asked: Asked) -> Json:

@@ -3,13 +3,13 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from affectlens.errors import RunError
+from affectlens.console import say
 from affectlens.model import LensModel, load_model
 from affectlens.needs import GIB, needs
 from affectlens.paths import replacing, write_parquet
@@ -71,9 +71,7 @@ def make_sae(
         Run.refuse_existing(out)
     lens = model if isinstance(model, LensModel) else load_model(model, dtype=dtype, device=device, progress=progress)
     lens.sites.find(at)
-    run = Run.open(out) if resume else _begin(out, lens, source, recipe, site, battery, dtype, name)
-    if resume and run.info["command"] != COMMAND:
-        raise RunError(f"{out} is a {run.info['command']} run, not a {COMMAND} run.")
+    run = Run.of(out, COMMAND) if resume else _begin(out, lens, source, recipe, site, battery, dtype, name)
     run.expect("model", "fingerprint", lens.fingerprint)
     run.note(status="running")
     try:
@@ -82,8 +80,10 @@ def make_sae(
         run.expect("text", "text_sha256", cut.sha256)
         told: Json = {"activations": cut.tokens, "text_sha256": cut.sha256, "harvested_in": str(lens.dtype)}
         run.note(**told)
+        recipe = _scaled(recipe, source, cut)
         with run.timed("harvest"):
-            shards = harvest(lens, at, cut.train, out / "harvest", progress=progress)
+            done = (out / "sae").is_dir()
+            shards = [] if done else harvest(lens, at, cut.train, out / "harvest", progress=progress)
         with run.timed("training"):
             known = {"text": [Path(t).name for t in source.text], "self_text": source.self_text, **told}
             sae = train_sae(lens, at, shards, recipe, out, name=name, facts=known, progress=progress)
@@ -100,6 +100,15 @@ def make_sae(
         run.close("stopped")
         raise
     return run, load_sae(out / "sae")
+
+
+def _scaled(recipe: Recipe, source: Source, cut: Windows) -> Recipe:
+    """Fewer activations where there is less text than was asked for, so that the number of passes stays."""
+    if cut.tokens >= source.tokens:
+        return recipe
+    wanted = max(recipe.batch, round(recipe.activations * cut.tokens / source.tokens))
+    say(f"The text gives {cut.tokens:,} activations, not {source.tokens:,}: training takes {wanted:,} in all.")
+    return replace(recipe, activations=wanted)
 
 
 def measure(

@@ -51,14 +51,13 @@ class Responses:
             ``active``, the share of vignettes at which it is active; each response with ``_low`` and ``_high``, 95%
             (NaN where the battery lacks the items); ``crossed_p`` (sign flips by quadruple, two-sided), ``crossed_q``
             (Benjamini-Hochberg over all rows) and ``crossed_attainable``, the least p that the quadruples can give.
-        pooled, crossed: the activations, in the features' own units.
+        pooled: the activations, in the features' own units.
         items: the battery's table.
         seed: of the draws.
     """
 
     table: pd.DataFrame
     pooled: Float[np.ndarray, "item feature"]
-    crossed: Float[np.ndarray, "item feature"]
     items: pd.DataFrame
     seed: int
 
@@ -70,8 +69,8 @@ class Responses:
             for start in range(0, len(rows), BLOCK):
                 block = rows[start : start + BLOCK]
                 features = self.table["feature"].to_numpy(dtype=int)[block]
-                x, y = _scaled(self.pooled, self.items, features), _scaled(self.crossed, self.items, features)
-                yield block, whole(draw(x, y, plan, seed=self.seed))
+                x = _scaled(self.pooled, self.items, features)
+                yield block, whole(draw(x, plan, seed=self.seed))
 
     def __repr__(self) -> str:
         return f"Responses({len(self.table)} placed features of {self.table['emotion'].nunique()} emotions)"
@@ -82,7 +81,6 @@ def responses(
     items: pd.DataFrame,
     features: pd.DataFrame,
     *,
-    ending: Float[np.ndarray, "item feature"] | None = None,
     seed: int = 0,
 ) -> Responses:
     """Place features on the keyword-affect plane.
@@ -92,21 +90,17 @@ def responses(
         items: the battery's table; vignettes with keyword-rich twins are needed, the other splits are used if there.
         features: a row a placed feature with ``emotion`` (``affect`` means all of them) and ``feature`` (its number);
             further columns are kept.
-        ending: what the crossed quadruples are read from, if it is not ``pooled``: codes pooled over the ending. Its
-            unit is its own standard deviation over the vignettes.
         seed: of the draws.
 
     Raises:
-        BatteryError: if the battery lacks what an emotion needs, a number is out of range, or lengths differ.
+        BatteryError: if the battery lacks what an emotion needs, a number is out of range, lengths differ, or no
+            feature is given.
     """
-    other = pooled if ending is None else ending
-    _check(pooled, other, items, features)
+    _check(pooled, items, features)
     table = features.reset_index(drop=True).astype({"feature": int})
-    facts = [
-        _placed(pooled, other, items, part, str(emotion)) for emotion, part in table.groupby("emotion", sort=False)
-    ]
-    table = table.join(pd.concat(facts)) if facts else table
-    found = Responses(table, pooled, other, items, seed)
+    facts = [_placed(pooled, items, part, str(emotion)) for emotion, part in table.groupby("emotion", sort=False)]
+    table = table.join(pd.concat(facts))
+    found = Responses(table, pooled, items, seed)
     bounds = {name: np.full((len(table), 2), np.nan) for name in SHOWN}
     for rows, drawn in found.draws():
         for name, some in drawn.items():
@@ -134,18 +128,17 @@ def whole(base: Draws) -> Draws:
     return out
 
 
-def _placed(pooled: np.ndarray, other: np.ndarray, items: pd.DataFrame, part: pd.DataFrame, emotion: str) -> (
-    pd.DataFrame
-):  # fmt: skip
+def _placed(pooled: np.ndarray, items: pd.DataFrame, part: pd.DataFrame, emotion: str) -> pd.DataFrame:
     """Values, counts and the crossed test of one emotion's features."""
     plan = design(items, emotion)
     features = part["feature"].to_numpy()
     told = (items["split"] == "vignettes").to_numpy()
     out = pd.DataFrame(index=part.index)
-    out["scenes"], out["decoys"], out["quadruples"] = len(plan.scenes), len(plan.decoys), len(plan.crossed)
+    out["scenes"], out["quadruples"] = len(plan.scenes), len(plan.crossed)
+    out["decoys"] = len(plan.decoys) if len(plan.decoys) > 1 else 0  # one alone has no spread
     out["unit"] = pooled[told][:, features].std(0, dtype=np.float64)
     out["active"] = (pooled[told][:, features] != 0).mean(0)
-    found = values(_scaled(pooled, items, features), _scaled(other, items, features), plan)
+    found = values(_scaled(pooled, items, features), plan)
     means = whole({name: found[name].mean(0)[:, None] for name in BASE if name in found})
     for name in SHOWN:
         out[name] = means[name][:, 0] if name in means else np.nan
@@ -164,17 +157,18 @@ def _scaled(pooled: np.ndarray, items: pd.DataFrame, features: np.ndarray) -> np
     return x * np.where(unit > 0, 1 / np.where(unit > 0, unit, 1), 0)
 
 
-def _check(pooled: np.ndarray, other: np.ndarray, items: pd.DataFrame, features: pd.DataFrame) -> None:
+def _check(pooled: np.ndarray, items: pd.DataFrame, features: pd.DataFrame) -> None:
     if missing := {"emotion", "feature"} - set(features.columns):
         raise BatteryError(
             f"The table of placed features lacks {', '.join(sorted(missing))}: give it emotion and feature."
         )
-    if not len(pooled) == len(other) == len(items):
+    if features.empty:
+        raise BatteryError("No feature is given to be placed: the table is empty.")
+    if len(pooled) != len(items):
         raise BatteryError(
-            f"The activations have {len(pooled)} and {len(other)} rows and the battery {len(items)} items: give one "
-            "row an item."
+            f"The activations have {len(pooled)} rows and the battery {len(items)} items: give one row an item."
         )
-    if len(features) and not 0 <= features["feature"].min() <= features["feature"].max() < pooled.shape[1]:
+    if not 0 <= features["feature"].min() <= features["feature"].max() < pooled.shape[1]:
         raise BatteryError(f"A placed feature's number is not among the {pooled.shape[1]} of the activations.")
     known = {AFFECT, *items["emotion"].dropna()}
     if unknown := sorted(set(features["emotion"]) - known):

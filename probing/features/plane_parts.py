@@ -7,9 +7,10 @@ product for all features.
 1. With at least 30 clusters the weights are bootstrap counts less one, scaled by sqrt(n / (n - 1)) to the unbiased
    variance. With fewer they are centred normals over an independent chi, so that each draw of a mean is Student's t
    with n - 1 degrees of freedom around the value, jointly over all features.
-2. A feature that fires in fewer than five of a contrast's clusters has a sample variance that says little: of eight
-   silent decoys it would be zero. Then the variance is at least that of a feature which fires with probability
-   (k + 2) / (n + 4) (Agresti and Coull 1998) as strongly as it does on the vignettes where it is active.
+2. A feature that fires in few of a contrast's clusters has a sample variance that says little: of eight silent decoys
+   it would be zero. For decoys and vivid scenes the variance is therefore at least that of a feature which fires with
+   probability (k + 2) / (n + 4) (Agresti and Coull 1998), as strongly as there or on the vignettes where it is active,
+   whichever is more; for differences within scenes and quadruples the same where fewer than five are not zero.
 """
 
 from dataclasses import dataclass
@@ -77,12 +78,11 @@ def design(items: pd.DataFrame, emotion: str) -> Design:
     )  # fmt: skip
 
 
-def values(x: Pooled, crossed: Pooled, plan: Design) -> dict[str, Float[np.ndarray, "_ feature"]]:
+def values(x: Pooled, plan: Design) -> dict[str, Float[np.ndarray, "_ feature"]]:
     """Each contrast cluster by cluster, its mean over the first axis; contrasts that the battery lacks are left out.
 
     Args:
         x: pooled activations, in the common unit.
-        crossed: the same for the quadruples, which may be pooled otherwise.
         plan: which items.
     """
     emotional, neutral, keyword = (x[plan.scenes[:, i]] for i in range(3))
@@ -92,20 +92,19 @@ def values(x: Pooled, crossed: Pooled, plan: Design) -> dict[str, Float[np.ndarr
             out[name] = x[rows] - _matched(x, plan, rows)[0]
     for name, quads in (("crossed", plan.crossed), ("crossed_fact", plan.crossed_fact)):
         if len(quads) > 1:
-            out[name] = differences(crossed, quads) / 2
+            out[name] = differences(x, quads) / 2
     return out
 
 
-def draw(x: Pooled, crossed: Pooled, plan: Design, *, seed: int) -> Draws:
+def draw(x: Pooled, plan: Design, *, seed: int) -> Draws:
     """2,000 resamples of every contrast, ``[feature, draw]``; contrasts share the draws of the scenes they share.
 
     Args:
         x: pooled activations, in the common unit.
-        crossed: the same for the quadruples.
         plan: which items.
         seed: of the draws, which are the same for every block of features.
     """
-    found = values(x, crossed, plan)
+    found = values(x, plan)
     size = _when_active(x[plan.scenes.ravel()])
     n, rest = len(plan.scenes), len(plan.neutral) - len(plan.scenes)
     own, others = weights(n, seed=seed), weights(rest, seed=seed + 1) if rest > 1 else np.zeros((DRAWS, rest))
@@ -120,9 +119,11 @@ def draw(x: Pooled, crossed: Pooled, plan: Design, *, seed: int) -> Draws:
         drawn = y.mean(0)[:, None] + (y / len(y)).T @ w.T
         if rows is not None:
             drawn -= _matched(x, plan, rows)[1].astype(np.float32).T @ scenes.T
-        seen = x[rows] if rows is not None else y
+        if rows is not None:
+            out[name] = drawn + _floor(x[rows], _larger(size, _when_active(x[rows])), len(rows), seed=seed + 20 + k)
+            continue
         half = 0.5 if name.startswith("crossed") else 1.0
-        out[name] = drawn + _floor(seen, (half * size[0], half**2 * size[1]), seed=seed + 20 + k)
+        out[name] = drawn + _floor(y, (half * size[0], half**2 * size[1]), FEW_ACTIVE - 1, seed=seed + 20 + k)
     return out
 
 
@@ -164,13 +165,19 @@ def _when_active(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x.sum(0) / n, (x.astype(np.float64) ** 2).sum(0) / n
 
 
-def _floor(seen: np.ndarray, size: tuple[np.ndarray, np.ndarray], *, seed: int) -> np.ndarray:
+def _larger(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each feature the moments that are larger in the second."""
+    first = one[1] >= other[1]
+    return np.where(first, one[0], other[0]), np.where(first, one[1], other[1])
+
+
+def _floor(seen: np.ndarray, size: tuple[np.ndarray, np.ndarray], most: int, *, seed: int) -> np.ndarray:
     """Noise that brings the variance of the mean of a feature that is seldom active up to the least believable."""
     n = len(seen)
     active = (seen != 0).sum(0)
     p = (active + 2) / (n + 4)
     least = np.maximum(p * size[1] - (p * size[0]) ** 2, 0)
-    missing = np.where(active < FEW_ACTIVE, np.maximum(least - seen.var(0, ddof=1), 0), 0) / n
+    missing = np.where(active <= most, np.maximum(least - seen.var(0, ddof=1), 0), 0) / n
     rng = np.random.default_rng(seed)
     t = rng.standard_normal((DRAWS, seen.shape[1]), dtype=np.float32).T
     t *= np.sqrt((n - 1) / rng.chisquare(n - 1, size=DRAWS)).astype(np.float32)

@@ -25,9 +25,11 @@ class FeatureReport:
 
     Attributes:
         meta: model, dictionary, battery, settings, the rule of the classes.
-        differential: by :func:`affectlens.probing.features.differing.differential`: each tested feature and emotion.
+        differential: by :func:`affectlens.probing.features.differing.differential`: each tested feature and emotion,
+            for keyword-free and for keyword-rich texts (``texts``).
         enrichment: how many survive, beside random labels.
-        placed: the surviving features on the keyword-affect plane, with their class.
+        placed: the features that either comparison found in the discovery half (``found_by``), on the keyword-affect
+            plane by scenes of the other half, with their class; ``survives``, whether they were confirmed there.
         counts: how many of each class, by emotion.
         evaluation: what the dictionary explains of this battery, beside an untrained one.
         stability: how many come back in a dictionary of another seed, if one was given.
@@ -42,15 +44,20 @@ class FeatureReport:
     stability: pd.DataFrame = field(default_factory=pd.DataFrame)
     cards: "Mapping[int, Card]" = field(default_factory=dict, repr=False, compare=False)
 
-    def surviving(self, emotion: str = "affect") -> pd.DataFrame:
+    def surviving(self, emotion: str = "affect", texts: str = "keyword-free") -> pd.DataFrame:
         """The features of an emotion that were found and confirmed, the largest effect first.
+
+        Args:
+            emotion: one, or ``affect`` for all together.
+            texts: what was compared with the neutral twins: keyword-free or keyword-rich.
 
         Raises:
             KeyError: an emotion that was not searched for.
         """
         if emotion not in set(self.differential["emotion"]):
             raise KeyError(f"{emotion!r} was not searched for; there are {', '.join(self.emotions)}.")
-        part = self.differential[(self.differential["emotion"] == emotion) & self.differential["survives"]]
+        table = self.differential[self.differential["texts"] == texts]
+        part = table[(table["emotion"] == emotion) & table["survives"]]
         return part.iloc[part["d"].abs().argsort()[::-1]].reset_index(drop=True)
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from affectlens.plots import BLUE, GREY, ORANGE, figure
+from affectlens.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, figure
 from affectlens.probing.features.dashboard import write_dashboard
 from affectlens.probing.features.report import FeatureReport
 from affectlens.probing.features.words import claim
@@ -43,10 +43,11 @@ def render(run: Run, report: FeatureReport) -> Path:
 def counts_figure(report: FeatureReport) -> go.Figure:
     """How many features survive for each emotion, beside the range that random labels give."""
     fig = figure("Features that survive, and under random labels", "", "features")
-    by = report.enrichment.groupby("contrast", sort=False)
-    for colour, (contrast, part) in zip((BLUE, ORANGE), by, strict=False):
+    by = report.enrichment.groupby(["texts", "contrast"], sort=False)
+    for colour, ((texts, kind), part) in zip((BLUE, ORANGE, GREEN, PURPLE), by, strict=False):
+        contrast = f"{texts}, {kind}"
         high, low = part["null_high"] - part["null_mean"], part["null_mean"] - part["null_low"]
-        fig.add_bar(x=part["emotion"], y=part["count"], name=str(contrast), marker_color=colour)
+        fig.add_bar(x=part["emotion"], y=part["count"], name=contrast, marker_color=colour)
         fig.add_scatter(
             x=part["emotion"], y=part["null_mean"], mode="markers", name=f"random labels, {contrast}",
             error_y={"array": high, "arrayminus": low}, marker={"symbol": "line-ew-open", "color": GREY, "size": 14},
@@ -67,9 +68,10 @@ def methods(report: FeatureReport) -> str:
         f"Features of the dictionary {meta['sae']} (SHA-256 {meta['sae_sha256'][:12]}) at {meta['site']} of "
         f"{meta['model']} (fingerprint {meta['fingerprint'][:12]}) were averaged over the tokens of each item of "
         f"{meta['battery']} (SHA-256 {meta['battery_sha256'][:12]}), the first token left out.{trained} "
-        f"Emotional and matched neutral texts were compared within scenes; the {dealt} were dealt into halves. In the "
-        f"first, two-sided sign-flip tests were corrected over features and emotions (Benjamini-Hochberg, "
-        f"{meta['q']:.2f}); in the second, one-sided tests over what was found. Effects are those of the second half. "
+        f"Keyword-free and keyword-rich texts were compared with matched neutral ones within scenes; the {dealt} were "
+        f"dealt into halves. In the first, two-sided sign-flip tests were corrected over the features of each emotion "
+        f"that could pass (Benjamini-Hochberg, {meta['q']:.2f}); in the second, one-sided tests over what was found. "
+        f"Effects, responses and classes are those of the second half. "
         f"Counts stand beside those of {meta['draws']} random labellings. {meta['rule']} Seed {meta['seed']}."
     )
 

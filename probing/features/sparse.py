@@ -103,8 +103,10 @@ def inputs_of(codes: Codes, dense: Activations, how: str, position: str | None) 
         )
     where = position or (how if how in dense.positions else dense.positions[0])
     residual = np.asarray(dense[site, where])
+    if len(residual) != len(codes):
+        raise BatteryError(f"The activations are token by token ({where}): capture them pooled, for example by mean.")
     items = codes.items if "group" in codes.items else codes.items.assign(group=codes.items["id"])
-    return Inputs(_wide(codes.pooled(how)), _wide(residual), codes.density, items), where
+    return Inputs(_wide(codes.pooled(how)), _wide(residual.reshape(len(residual), -1)), codes.density, items), where
 
 
 def _wide(x: Float32[np.ndarray, "item d"]) -> Float32[np.ndarray, "item 1 d"]:

@@ -3,21 +3,24 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from affectlens.capturing import capture
-from affectlens.errors import BatteryError
+from affectlens.errors import BatteryError, StoreError
 from affectlens.model import LensModel
 from affectlens.paths import write_parquet
 from affectlens.probing.features.classing import classed
-from affectlens.probing.features.codes import Codes, encode_tokens
+from affectlens.probing.features.codes import encode_tokens
 from affectlens.probing.features.dashboard import make_cards
 from affectlens.probing.features.differing import differential
 from affectlens.probing.features.enriching import enrichment
 from affectlens.probing.features.evaluating import evaluate_captured
+from affectlens.probing.features.halving import pair
+from affectlens.probing.features.harvesting import only_for
 from affectlens.probing.features.mating import mates, stable
 from affectlens.probing.features.plane import responses
 from affectlens.probing.features.report import FeatureReport
@@ -28,6 +31,7 @@ from affectlens.stimuli import Battery, load_battery
 from affectlens.store import Activations
 
 POOLING = "mean"
+FREE, RICH = "keyword-free", "keyword-rich"
 CARDS = 40  # features whose texts are shown
 Keep = Callable[[str, Callable[[], pd.DataFrame]], pd.DataFrame]
 
@@ -63,18 +67,30 @@ def find_features(
 
     Raises:
         SiteError: a dictionary that does not fit the model.
-        BatteryError: a battery without pairs, or an emotion that it does not have.
+        BatteryError: a battery without pairs or with too few, or an emotion that it does not have.
+        StoreError: a folder of another search, or a second dictionary of another site.
     """
+    if beside is not None and (beside.site, beside.d_in) != (sae.site, sae.d_in):
+        raise StoreError(f"{beside.name} reads {beside.site} and {sae.name} {sae.site}: give two of one site.")
     table = load_battery(battery) if isinstance(battery, str) else battery
-    keep = partial(_kept, Path(folder) / "results" if folder else None, progress)
+    home = Path(folder) / "results" if folder else None
+    if home:
+        only_for(home / "search.json", {
+            "model": model.fingerprint, "dictionary": sae.sha256, "battery": table.sha256, "q": q, "draws": draws,
+            "seed": seed, "emotions": list(emotions) if emotions else None,
+            "second dictionary": beside.sha256 if beside else None,
+        })  # fmt: skip
+    keep = partial(_kept, home, progress)
     sae.attach(model)
     acts = capture(model, table, sites=sae.site, positions="all", progress=progress)
     codes = encode_tokens(model, acts, sae.encode, sae, progress=progress)
     pooled, items = codes.pooled(POOLING), codes.items
-    found = keep("differential", lambda: differential(pooled, items, emotions=emotions, q=q, seed=seed))
+    found = keep("differential", lambda: _compared(differential, pooled, items, emotions=emotions, q=q, seed=seed))
+    if found.empty:
+        raise BatteryError(f"{table.name} has too few scenes: no feature is active in 8 pairs of half of them.")
     tables = {
         "differential": found,
-        "enrichment": keep("enrichment", lambda: enrichment(pooled, items, found, draws=draws, q=q, seed=seed)),
+        "enrichment": keep("enrichment", lambda: _counted(pooled, items, found, draws=draws, q=q, seed=seed)),
         "evaluation": keep("evaluation", lambda: _quality(sae, acts, table.name)),
     }
     meta = {
@@ -84,31 +100,89 @@ def find_features(
         "l0": codes.l0, "facts": sae.facts,
     }  # fmt: skip
     if beside is not None:
-        tables["stability"] = keep("stability", lambda: _stability(model, sae, beside, acts, found, q, seed, progress))
+        free = found[found["texts"] == FREE]
+        tables["stability"] = keep("stability", lambda: _stability(model, sae, beside, acts, free, q, seed, progress))
         meta["beside"] = beside.name
-    placed, counts, rule = _placed(pooled, codes, found, seed, keep)
+    placed, counts, rule = _placed(pooled, items, found, q, seed)
     shown = ranked(placed, cards) if cards else []
     told = make_cards(codes, shown, model=model, sae=sae) if shown else {}
     return FeatureReport(meta | {"rule": rule}, placed=placed, counts=counts, cards=told, **tables)
 
 
+def told_by(items: pd.DataFrame, texts: str) -> tuple[np.ndarray, pd.DataFrame] | None:
+    """The rows of one way of telling scenes and their neutral twins, and their table; None where there is none.
+
+    Args:
+        items: the battery's table.
+        texts: ``keyword-free`` or ``keyword-rich``; what is told so is called emotional in the table.
+    """
+    other, own = ("keyword", "emotional") if texts == FREE else ("emotional", "keyword")
+    if "role" not in items or not (items["role"] == own).any():
+        return None
+    rows = np.flatnonzero(items["role"] != other)
+    frame = items.iloc[rows].reset_index(drop=True)
+    return rows, frame.assign(role=frame["role"].replace(own, "emotional"))
+
+
+def _compared(
+    compare: Callable[..., pd.DataFrame], pooled: np.ndarray, items: pd.DataFrame, **given: Any
+) -> pd.DataFrame:
+    """A comparison with the neutral twins for both ways of telling a scene, in the column ``texts``."""
+    parts = [
+        compare(pooled[told[0]], told[1], **given).assign(texts=texts)
+        for texts in (FREE, RICH)
+        if (told := told_by(items, texts))
+    ]
+    if not parts:
+        raise BatteryError("The battery has no emotional texts with neutral twins: features are compared within pairs.")
+    return pd.concat(parts, ignore_index=True)
+
+
+def _counted(pooled: np.ndarray, items: pd.DataFrame, found: pd.DataFrame, **given: Any) -> pd.DataFrame:
+    parts = []
+    for texts, part in found.groupby("texts", sort=False):
+        told = told_by(items, str(texts))
+        assert told is not None
+        parts.append(enrichment(pooled[told[0]], told[1], part, **given).assign(texts=texts))
+    return pd.concat(parts, ignore_index=True)
+
+
 def _placed(
-    pooled: np.ndarray, codes: Codes, found: pd.DataFrame, seed: int, keep: Keep
+    pooled: np.ndarray, items: pd.DataFrame, found: pd.DataFrame, q: float, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Survivors on the plane, their classes counted, and the rule; empty, with the reason, if there are none."""
-    survivors = found[found["survives"]].rename(columns={"active": "active_pairs"})  # the plane has its own
-    if survivors.empty:
-        return pd.DataFrame(), pd.DataFrame(), "no feature survives"
+    """What was found in the discovery half, on the plane by the scenes of the other half; or why there is nothing."""
+    both = chosen(found, q)
+    if both.empty:
+        return pd.DataFrame(), pd.DataFrame(), "none was found"
+    halves = [pair(pooled[told[0]], told[1], seed=seed) for texts in (FREE, RICH) if (told := told_by(items, texts))]
+    discovery = {group for half in halves for group in half.scenes.loc[half.found_in, "group"]}
+    kept = ~((items["split"] == "vignettes") & items["group"].isin(discovery)).to_numpy(dtype=bool)
     try:
-        at = responses(pooled, codes.items, survivors, ending=codes.pooled("ending"), seed=seed)
+        classes = classed(responses(pooled[kept], items[kept].reset_index(drop=True), both, seed=seed))
     except BatteryError as error:
         return pd.DataFrame(), pd.DataFrame(), str(error)
-    classes = classed(at)
-    return keep("placed", lambda: classes.table), keep("counts", lambda: classes.counts), classes.rule
+    return classes.table, classes.counts, classes.rule
+
+
+def chosen(found: pd.DataFrame, q: float) -> pd.DataFrame:
+    """The features found in the discovery half, once an emotion; ``found_by`` says with which texts.
+
+    Args:
+        found: the comparisons, with the column ``texts``.
+        q: false discovery rate.
+    """
+    rows = found[found["q"] <= q].rename(columns={"active": "active_pairs"})  # the plane has an ``active`` of its own
+    keys = ["emotion", "feature"]
+    by = rows.groupby(keys, sort=False)["texts"].agg(lambda part: "both" if len(part) > 1 else part.iloc[0])
+    survives = rows.groupby(keys, sort=False)["survives"].any()
+    first = rows.sort_values("texts", kind="stable").drop_duplicates(keys).sort_index()  # keyword-free before -rich
+    told = first.drop(columns=["texts", "survives"]).join(by.rename("found_by"), on=keys)
+    return told.join(survives, on=keys).reset_index(drop=True)
 
 
 def _quality(sae: Sae, acts: Activations, text: str) -> pd.DataFrame:
-    some = torch.from_numpy(np.array(acts[sae.site, "all"][: 1 << 13]).reshape(-1, sae.d_in))
+    firsts = acts.offsets[:-1][acts.offsets[:-1] < 1 << 13]  # attention sinks: a mean with them is of nothing else
+    some = torch.from_numpy(np.delete(acts[sae.site, "all"][: 1 << 13], firsts, axis=0).reshape(-1, sae.d_in))
     return evaluate_captured({sae.name: sae, "untrained": untrained_like(sae, some)}, acts).assign(text=text)
 
 

@@ -11,7 +11,7 @@ import torch
 from affectlens.errors import StoreError
 from affectlens.model import LensModel
 from affectlens.paths import written_whole
-from affectlens.probing.features.harvesting import batches
+from affectlens.probing.features.harvesting import batches, only_for
 from affectlens.probing.features.recipes import Recipe, trainer_settings, untrained
 from affectlens.probing.sae import Sae, load_sae, sae_lens, wrap
 from affectlens.progress import tracked
@@ -45,9 +45,12 @@ def train_sae(
         The dictionary, as :func:`affectlens.load_sae` reads it from ``folder / "sae"``.
 
     Raises:
-        StoreError: too few activations, a site without an autoencoder, or a loss that is not finite.
+        StoreError: too few activations, a site without an autoencoder, a loss or weights that are not finite, or a
+            folder of another recipe.
     """
     home = Path(folder)
+    home.mkdir(parents=True, exist_ok=True)
+    only_for(home / "recipe.json", recipe.facts() | {"site": str(site)})
     if (home / "sae").is_dir():
         return load_sae(home / "sae")
     d_in = next(batches(shards, 1)).shape[1]
@@ -60,6 +63,8 @@ def train_sae(
         inner.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
         trainer.activation_scaler.scaling_factor = None
         trainer.set_final_sae_metadata()
+        if not all(torch.isfinite(value).all() for value in inner.state_dict().values()):
+            raise StoreError("The weights are not finite at the end of the training: lower the lr.")
         with written_whole(home / "sae") as work:
             inner.save_inference_model(work)
             made = wrap(library.SAE.load_from_disk(work), (name or f"{model.name}-{site}").lower(),

@@ -16,11 +16,12 @@ def untrained_like(sae: Sae, x: Float[Tensor, "activation d_in"], *, seed: int =
     that fits best, as random rows overlap.
 
     Args:
-        sae: whose size, site and ``k`` (32, if it has none) are taken.
-        x: some activations of the site.
+        sae: whose size, site and ``k`` (its mean active features, if it has none) are taken.
+        x: some activations of the site, without each text's first, an attention sink that would be all they show.
         seed: of the rows.
     """
-    k = int(getattr(sae.inner.cfg, "k", 32))
+    k = int(getattr(sae.inner.cfg, "k", 0)) or int((sae.encode(x[: 1 << 12]) > 0).sum(-1).float().mean().round())
+    k = min(max(k, 1), sae.n_features - 1)
     with sae_lens() as library:
         inner = library.SAE.from_dict({"architecture": "topk", "d_in": sae.d_in, "d_sae": sae.n_features, "k": k})
     rng = torch.Generator().manual_seed(seed)

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from affectlens.probing.features.classing import CLASSES
-from affectlens.probing.features.enriching import OWN, PAIRED
 from affectlens.probing.features.halving import AFFECT
 
 if TYPE_CHECKING:
@@ -30,37 +29,37 @@ def claim(report: "FeatureReport") -> str:
     given = report.placed[report.placed["emotion"] == AFFECT]["class"].value_counts()
     of = int(given.sum())
     parts = ", ".join(f"{int(given.get(name, 0))} {name}" for name in CLASSES)
-    return f"of {of} features that tell emotional scenes from their neutral twins: {parts}"
+    return f"of {of} features found to tell emotional scenes from their neutral twins, with words or without: {parts}"
 
 
 def _counted(report: "FeatureReport") -> str:
     meta, table = report.meta, report.differential
-    by = table.groupby("emotion", sort=False)["survives"].sum().astype(int)
-    single = by.drop(AFFECT, errors="ignore")
-    parts = [f"{name} {count}" for name, count in single.items()]
-    every = f"**{int(by[AFFECT])}** differ between emotional scenes and their neutral twins" if AFFECT in by else ""
-    own = f"{'; ' if every else ''}for single emotions: {', '.join(parts)}" if parts else ""
     tested = int(table["feature"].nunique())
     dealt = "domains" if (table["dealt"] == "domain").all() else "scenes (the battery has too few domains)"
+    said = []
+    for texts, part in table.groupby("texts", sort=False):
+        by = part.groupby("emotion", sort=False)["survives"].sum().astype(int)
+        single = ", ".join(f"{name} {count}" for name, count in by.drop(AFFECT, errors="ignore").items())
+        every = f"**{int(by[AFFECT])}** of all emotions together" if AFFECT in by else ""
+        joined = " and ".join(one for one in (every, f"of one: {single}" if single else "") if one)
+        said.append(f"{texts} scenes {joined}")
     return (
         f"Of {meta['n_features']:,} features of `{meta['sae']}` at {meta['site']}, {tested:,} are active in enough "
-        f"scenes to be tested. {every}{own}; found in half of the {dealt} at a false-discovery rate of {meta['q']:.2f} "
-        "and confirmed in the other half."
+        f"scenes to be tested. From their neutral twins differ, in {'; in '.join(said)}. Found in half of the {dealt} "
+        f"at a false-discovery rate of {meta['q']:.2f} and confirmed in the other half."
     )
 
 
 def _chance(report: "FeatureReport") -> str:
     parts = []
-    for contrast, said in ((PAIRED, "of the paired difference"), (OWN, "of what is an emotion's own")):
-        rows = report.enrichment[report.enrichment["contrast"] == contrast]
+    for (texts, contrast), rows in report.enrichment.groupby(["texts", "contrast"], sort=False):
         beyond = rows[rows["p_adjusted"] <= 0.05]
         some = [f"{r['emotion']} {r['count']} (random labels {r['null_low']:.0f} to {r['null_high']:.0f})"
                 for r in beyond.to_dict("records")]  # fmt: skip
-        if len(rows):
-            parts.append(f"{said}: {', '.join(some) if some else 'none'}")
+        parts.append(f"{texts}, {contrast}: {', '.join(some) if some else 'none'}")
     draws = int(report.enrichment["draws"].iloc[0])
     return (
-        f"More than {draws} random labellings of the same structure give (adjusted p at most 0.05), {'; '.join(parts)}."
+        f"More than {draws} random labellings of the same structure give (adjusted p at most 0.05): {'; '.join(parts)}."
     )
 
 
@@ -76,7 +75,10 @@ def _classes(report: "FeatureReport") -> str:
         for name, part in rows.groupby("class", sort=False)
     ]  # fmt: skip
     of_what = "emotional scenes" if (rows["emotion"] == AFFECT).all() else "single emotions"
-    return f"Keyword or affect? Of the {of} features of {of_what}: {', '.join(parts)}. {report.meta['rule']}"
+    return (
+        f"Keyword or affect? Of the {of} features of {of_what} that were found, with words or without, and placed by "
+        f"the scenes of the other half: {', '.join(parts)}. {report.meta['rule']}"
+    )
 
 
 def _crossed(report: "FeatureReport") -> str:
@@ -108,6 +110,8 @@ def _quality(report: "FeatureReport") -> str:
 def _stable(report: "FeatureReport") -> str:
     rows = report.stability[report.stability["emotion"] == AFFECT]
     row = (rows if len(rows) else report.stability).iloc[0]
+    if not row["surviving"]:
+        return f"No feature of {row['emotion']} survives that could come back in `{report.meta['beside']}`."
     return (
         f"In `{report.meta['beside']}`, trained from another seed, {row['share']:.2f} [{row['low']:.2f}, "
         f"{row['high']:.2f}] of the features of {row['emotion']} have a mate (decoder cosine 0.7 or more) that "

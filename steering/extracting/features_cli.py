@@ -42,7 +42,11 @@ def feature_directions_command(
         raise SteerError(f"{run} placed no feature of a single emotion{' of that class' if kind else ''}.")
     model = load_model(config["model"], device=config["device"], dtype=config["dtype"], revision=config["revision"],
                        progress=False if quiet else None)  # fmt: skip
-    found = feature_directions(model, load_sae(config["sae"], config["sae_id"]), part, per_emotion=per_emotion)
+    sae = load_sae(config["sae"], config["sae_id"])
+    done.expect("dictionary", "sae_sha256", sae.sha256)
+    done.expect("model", "fingerprint", model.fingerprint)
+    show = False if quiet else None
+    found = feature_directions(model, sae, part, per_emotion=per_emotion, progress=show)
     found.save(target)
     if quiet:
         print(target)

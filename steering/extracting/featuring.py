@@ -44,8 +44,9 @@ def feature_directions(
     Raises:
         SteerError: a table without those columns, a feature that the dictionary lacks, no feature at all, or weighted
             rows that cancel.
-        SiteError: a site that the model lacks.
+        SiteError: a dictionary that does not fit the model.
     """
+    sae.check_fits(model)
     if missing := [name for name in COLUMNS if name not in table]:
         raise SteerError(f"The table of features has no column {missing[0]}; it needs {', '.join(COLUMNS)}.")
     if per_emotion < 1:
