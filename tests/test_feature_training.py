@@ -18,7 +18,7 @@ from affectlens.probing.features.evaluating import evaluate_saes
 from affectlens.probing.features.harvesting import batches, harvest, values
 from affectlens.probing.features.recipes import Recipe
 from affectlens.probing.features.training import train_sae
-from affectlens.probing.sae import Sae, wrap
+from affectlens.probing.sae import Sae, sae_lens, wrap
 from affectlens.sites import Site
 from affectlens.testing import FAMILIES, tiny_model, tiny_sae
 
@@ -347,3 +347,95 @@ def test_neuronpedia_is_linked_where_the_release_has_pages(model: al.LensModel) 
     assert sae.neuronpedia(3) is None
     sae.inner.cfg.metadata.neuronpedia_id = "gpt2-small/0-res-jb"
     assert sae.neuronpedia(3) == "https://www.neuronpedia.org/gpt2-small/0-res-jb/3"
+
+
+# what a folder is for
+
+
+def test_a_folder_is_for_one_text_one_recipe_and_one_search(
+    model: al.LensModel, pieces: list[list[int]], shards: list[Path], tmp_path: Path
+) -> None:
+    harvest(model, SITE, pieces[:9], tmp_path / "h")
+    with pytest.raises(StoreError, match="begun with another site"):
+        harvest(model, Site("resid_post", 0), pieces[:9], tmp_path / "h")
+    with pytest.raises(StoreError, match="begun with another pieces"):
+        harvest(model, SITE, pieces[:8], tmp_path / "h")
+    short = replace(SMALL, activations=1_000)
+    train_sae(model, SITE, shards, short, tmp_path / "t")
+    with pytest.raises(StoreError, match="begun with another n_features"):
+        train_sae(model, SITE, shards, replace(short, n_features=64), tmp_path / "t")
+
+
+def test_weights_that_are_not_finite_are_not_kept(model: al.LensModel, shards: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="not finite"):
+        train_sae(model, SITE, shards, replace(SMALL, activations=1_000, lr=1e30, checkpoints=0), tmp_path)
+    assert not (tmp_path / "sae").exists()
+
+
+def test_one_long_document_still_has_text_held_out(model: al.LensModel) -> None:
+    found = windows(model, iter(["The quay was long and wet. " * 300]), tokens=10**6, context=64, held_out=0.05)
+    assert len(found.held_out) == round(0.05 * (len(found.train) + len(found.held_out)))
+    assert windows(model, iter(["The quay was long. " * 90]), tokens=10**6, held_out=0.0).held_out == []
+
+
+# autoencoders of other kinds
+
+
+def settings(**more: object) -> Sae:
+    """A small standard autoencoder of SAELens's with other settings."""
+    with sae_lens() as library, torch.random.fork_rng():
+        torch.manual_seed(0)
+        given = {"architecture": "standard", "d_in": 32, "d_sae": 48, "apply_b_dec_to_input": False} | more
+        return wrap(library.SAE.from_dict(given), "other", site="L1.resid_post")
+
+
+@pytest.mark.parametrize("scaling", ["layer_norm", "constant_norm_rescale"])
+def test_where_each_input_is_scaled_features_are_watched_not_edited(
+    model: al.LensModel, pieces: list[list[int]], scaling: str
+) -> None:
+    sae = settings(normalize_activations=scaling)
+    sae.attach(model)
+    with torch.no_grad(), al.record(model, "L1.features@other") as seen:
+        model.hf(torch.tensor([pieces[0]]))
+    assert (seen["L1.features@other"] > 0).any()
+    with pytest.raises(SiteError, match="without decode="), al.edit(model, {"L1.F3@other": lambda v, _: v + 1}):
+        pass
+    with pytest.raises(StoreError, match="normalises each input"):
+        sae.decode(torch.zeros(1, 48))
+    found = evaluate_saes(model, {"other": sae}, pieces[:4], losses=0).set_index("measure")["value"]
+    x = values(model, SITE, pieces[:4])
+    want = 1 - (x - sae.inner(x)).square().sum() / (x - x.mean(0)).square().sum()
+    assert found["explained_variance"] == pytest.approx(float(want), rel=1e-4)
+
+
+def test_a_scale_that_is_not_known_is_refused() -> None:
+    with pytest.raises(StoreError, match="does not say how they were scaled"):
+        settings(normalize_activations="expected_average_only_in")
+
+
+def test_half_precision_decodes_and_rows_are_what_an_activation_writes(model: al.LensModel) -> None:
+    with sae_lens() as library:
+        given = {"architecture": "topk", "d_in": 32, "d_sae": 48, "k": 4, "rescale_acts_by_decoder_norm": True}
+        inner = library.SAE.from_dict(given)
+    inner.W_dec.data *= 3
+    x = torch.randn(20, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        want = inner.decode(inner.encode(x))
+    sae = wrap(inner, "rows", site="L1.resid_post")
+    torch.testing.assert_close(sae.decode(sae.encode(x)), want, atol=1e-5, rtol=1e-4)
+    one = torch.zeros(1, 48)
+    one[0, 7] = 1
+    torch.testing.assert_close(sae.decode(one)[0] - sae.decode(0 * one)[0], torch.from_numpy(sae.decoder[7]))
+    half = wrap(inner.to(dtype=torch.bfloat16), "half", site="L1.resid_post")
+    assert half.decode(half.encode(x)).dtype == torch.float32
+
+
+def test_heads_laid_side_by_side_are_read_whatever_the_release_does(model: al.LensModel) -> None:
+    with sae_lens() as library:
+        given = {"architecture": "topk", "d_in": 32, "d_sae": 48, "k": 4, "reshape_activations": "hook_z",
+                 "metadata": {"hook_name": "blocks.1.attn.hook_z"}}  # fmt: skip
+        sae = wrap(library.SAE.from_dict(given), "heads")
+    sae.attach(model)
+    with torch.no_grad(), al.record(model, "L1.features@heads") as seen:
+        model.hf(torch.tensor([[5, 6, 7]]))
+    assert seen["L1.features@heads"].shape == (1, 3, 48)

@@ -10,6 +10,7 @@ from affectlens.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, figure
 from affectlens.probing.features.dashboard import write_dashboard
 from affectlens.probing.features.report import FeatureReport
 from affectlens.probing.features.words import claim
+from affectlens.probing.names import plain
 from affectlens.probing.sections import citation
 from affectlens.report import Section, write
 from affectlens.run import Run
@@ -29,7 +30,8 @@ def render(run: Run, report: FeatureReport) -> Path:
     page = run.folder / "dashboard.html"
     if report.cards:
         title = f"Features of emotion in {meta['model']}"
-        write_dashboard(page, title=title, placed=report.placed, cards=report.cards, info=run.info, lead=lead)
+        write_dashboard(page, title=title, placed=report.placed, cards=report.cards, info=run.info,
+                        lead=[plain(line) for line in lead])  # fmt: skip
     if page.is_file():
         lead.append("Browse the features, their texts and their tokens in `dashboard.html` beside this page.")
     figures = [] if report.placed.empty else [report.plot()]
