@@ -27,6 +27,7 @@ SAYS = {
     "04_probing": "holds for all 30 at once",
     "05_patching": "restores",
     "06_steering": "joy and fear at L18.resid_post: cosine",
+    "07_features": "Keyword or affect?",
     "04b_geometry": "cannot tell a circle from one valence axis",
 }
 

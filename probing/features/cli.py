@@ -28,7 +28,7 @@ def train_command(
     features: Annotated[int, typer.Option(min=0, help="How many features; 0: 8 times the site's width.")] = 0,
     k: Annotated[int, typer.Option(min=1, help="Active features a token.")] = 32,
     architecture: Annotated[str, typer.Option(help="topk or jumprelu.")] = "topk",
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 2e-3,
     batch: Annotated[int, typer.Option(min=1, help="Activations a step.")] = 2048,
     frozen_decoder: Annotated[
         bool, typer.Option("--frozen-decoder", help="A baseline: the decoder stays random.")

@@ -25,7 +25,7 @@ class Recipe:
     architecture: str = "topk"
     activations: int = 4_000_000  # trained on in all; beyond those harvested in further passes
     batch: int = 2048
-    lr: float = 1e-3
+    lr: float = 2e-3
     warm_up: float = 0.05  # share of the steps over which the learning rate rises
     decay: float = 0.2  # share of the last steps, over which it falls to zero
     dead_after: int = 400_000  # activations without firing after which a feature counts as dead
