@@ -1,6 +1,5 @@
 """``ProbeReport``: what a probe found, as tidy tables that write, load, print and draw themselves."""
 
-import json
 from dataclasses import dataclass, field, fields, replace
 from html import escape
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from affectlens.errors import RunError, StoreError
-from affectlens.paths import write_parquet, write_text
 from affectlens.probing.probes import Probes
 from affectlens.stats import Estimate
+from affectlens.tables import load_tables, save_tables
 from affectlens.types import Json
 
 if TYPE_CHECKING:
@@ -132,12 +131,9 @@ class ProbeReport:
     def save(self, folder: str | Path) -> None:
         """Write ``results/TARGET.*`` and ``probes/TARGET.safetensors``; the JSON comes last and marks completeness."""
         home = Path(folder)
-        for name in TABLES:
-            frame = getattr(self, name)
-            if not frame.empty:
-                write_parquet(home / "results" / f"{self.target}.{name}.parquet", frame)
         self.probes.save(home / "probes" / f"{self.target}.safetensors")
-        write_text(home / "results" / f"{self.target}.json", json.dumps(self.meta, indent=1))
+        path = home / "results" / f"{self.target}.json"
+        save_tables(path, self.meta, {f"{self.target}.{name}.parquet": getattr(self, name) for name in TABLES})
 
     @classmethod
     def load(cls, folder: str | Path, target: str) -> "ProbeReport":
@@ -148,20 +144,15 @@ class ProbeReport:
         """
         home = Path(folder)
         path = home / "results" / f"{target}.json"
-        if not path.is_file():
-            raise RunError(f"{home} holds no finished result for {target}.")
+        meta, tables = load_tables(
+            path, {name: f"{target}.{name}.parquet" for name in TABLES}, again="remove it and resume",
+            missing=f"{home} holds no finished result for {target}.",
+        )  # fmt: skip
         try:
-            tables = {
-                name: pd.read_parquet(file)
-                for name in TABLES
-                if (file := home / "results" / f"{target}.{name}.parquet").is_file()
-            }
-            probes = Probes.load(home / "probes" / f"{target}.safetensors")
-            return cls(json.loads(path.read_text(encoding="utf-8")), probes=probes, **tables)
-        except (ValueError, TypeError, OSError, StoreError) as error:
-            first = str(error).splitlines()[0]
+            return cls(meta, probes=Probes.load(home / "probes" / f"{target}.safetensors"), **tables)
+        except (TypeError, StoreError) as error:
             raise RunError(
-                f"The results for {target} in {home} are damaged ({first}): remove {path} and resume."
+                f"The results for {target} in {home} are damaged ({error}): remove {path} and resume."
             ) from None
 
     def __repr__(self) -> str:

@@ -1,6 +1,5 @@
 """``FeatureReport``: what a search for features found, as tidy tables that write, load, print and draw themselves."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from html import escape
@@ -9,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from affectlens.errors import RunError
-from affectlens.paths import write_parquet, write_text
+from affectlens.tables import load_tables, save_tables
 from affectlens.types import Json
 
 if TYPE_CHECKING:
@@ -78,12 +76,9 @@ class FeatureReport:
         return plane_figure(self.placed)
 
     def save(self, folder: str | Path) -> None:
-        """Write ``results/features.*``; the JSON comes last and marks completeness."""
-        home = Path(folder) / "results"
-        for name in TABLES:
-            if not (frame := getattr(self, name)).empty:
-                write_parquet(home / f"{name}.parquet", frame)
-        write_text(home / "features.json", json.dumps(self.meta, indent=1))
+        """Write ``results/features.json`` and a parquet file a table."""
+        path = Path(folder) / "results" / "features.json"
+        save_tables(path, self.meta, {f"{name}.parquet": getattr(self, name) for name in TABLES})
 
     @classmethod
     def load(cls, folder: str | Path) -> "FeatureReport":
@@ -92,16 +87,13 @@ class FeatureReport:
         Raises:
             RunError: nothing finished is there, or it is damaged.
         """
-        home = Path(folder) / "results"
-        if not (home / "features.json").is_file():
-            raise RunError(f"{folder} holds no finished search: continue it with affectlens features find --resume.")
-        try:
-            tables: dict[str, Any] = {
-                name: pd.read_parquet(path) for name in TABLES if (path := home / f"{name}.parquet").is_file()
-            }
-            return cls(json.loads((home / "features.json").read_text(encoding="utf-8")), **tables)
-        except (ValueError, TypeError, OSError) as error:
-            raise RunError(f"The tables in {folder} are damaged ({str(error).splitlines()[0]}): start anew.") from None
+        again = "continue it with affectlens features find --resume"
+        meta, found = load_tables(
+            Path(folder) / "results" / "features.json", {name: f"{name}.parquet" for name in TABLES},
+            missing=f"{folder} holds no finished search: {again}.", again="remove the tables, and " + again,
+        )  # fmt: skip
+        tables: dict[str, Any] = dict(found)
+        return cls(meta, **tables)
 
     def __repr__(self) -> str:
         from affectlens.probing.names import plain

@@ -1,6 +1,5 @@
 """``SparseReport``: what sparse probes found, as tidy tables that write, load, print and draw themselves."""
 
-import json
 from dataclasses import dataclass, field, fields
 from html import escape
 from pathlib import Path
@@ -8,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from affectlens.errors import RunError
-from affectlens.paths import write_parquet, write_text
 from affectlens.probing.report import NESTED
 from affectlens.stats import Estimate
+from affectlens.tables import load_tables, save_tables
 from affectlens.types import Json
 
 if TYPE_CHECKING:
@@ -120,13 +118,9 @@ class SparseReport:
         return curve(self)
 
     def save(self, folder: str | Path) -> None:
-        """Write ``sparse/TARGET.*``; the JSON comes last and marks completeness."""
-        home = Path(folder) / "sparse"
-        for name in TABLES:
-            frame = getattr(self, name)
-            if not frame.empty:
-                write_parquet(home / f"{self.target}.{name}.parquet", frame)
-        write_text(home / f"{self.target}.json", json.dumps(self.meta, indent=1))
+        """Write ``sparse/TARGET.*``."""
+        path = Path(folder) / "sparse" / f"{self.target}.json"
+        save_tables(path, self.meta, {f"{self.target}.{name}.parquet": getattr(self, name) for name in TABLES})
 
     @classmethod
     def load(cls, folder: str | Path, target: str) -> "SparseReport":
@@ -135,20 +129,11 @@ class SparseReport:
         Raises:
             RunError: if the target is not there, or damaged.
         """
-        home = Path(folder) / "sparse"
-        path = home / f"{target}.json"
-        if not path.is_file():
-            raise RunError(f"{folder} holds no finished sparse probes of {target}.")
-        try:
-            tables = {
-                name: pd.read_parquet(file) for name in TABLES if (file := home / f"{target}.{name}.parquet").is_file()
-            }
-            return cls(json.loads(path.read_text(encoding="utf-8")), **tables)
-        except (ValueError, TypeError, OSError) as error:
-            first = str(error).splitlines()[0]
-            raise RunError(
-                f"The sparse probes of {target} in {folder} are damaged ({first}): remove {path} and run them again."
-            ) from None
+        meta, tables = load_tables(
+            Path(folder) / "sparse" / f"{target}.json", {name: f"{target}.{name}.parquet" for name in TABLES},
+            missing=f"{folder} holds no finished sparse probes of {target}.", again="remove it and run them again",
+        )  # fmt: skip
+        return cls(meta, **tables)
 
     def __repr__(self) -> str:
         from affectlens.probing.names import plain
