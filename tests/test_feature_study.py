@@ -14,7 +14,7 @@ import torch
 import affectlens as al
 from affectlens.cli import main
 from affectlens.errors import RunError
-from affectlens.probing.features import launching, study
+from affectlens.probing.features import launching, study, telling
 from affectlens.probing.features.enriching import enrichment
 from affectlens.probing.features.evaluating import evaluate_captured
 from affectlens.probing.features.report import FeatureReport
@@ -207,12 +207,12 @@ def test_a_stopped_search_goes_on_behind_what_it_has(
     def stop(*_args: object, **_more: object) -> pd.DataFrame:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study, "enrichment", stop)
+    monkeypatch.setattr(telling, "enrichment", stop)
     code, _, err = typed("features", "find", tiny, "--sae", folder, "--battery", path, "--draws", 19, "--out", run)
     assert (code, f"affectlens features find --resume {run}" in err) == (2, True)
     assert (run / "results" / "differential.parquet").is_file()
-    monkeypatch.setattr(study, "enrichment", enrichment)
-    monkeypatch.setattr(study, "differential", stop)
+    monkeypatch.setattr(telling, "enrichment", enrichment)
+    monkeypatch.setattr(telling, "differential", stop)
     code, out, err = typed("features", "find", "--resume", run, "--json")
     assert code == 0, err
     assert json.loads(out)["report"] == str(run / "report.html")

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,13 +16,13 @@ from affectlens.probing.features.classing import classed
 from affectlens.probing.features.codes import encode_tokens
 from affectlens.probing.features.dashboard import make_cards
 from affectlens.probing.features.differing import differential
-from affectlens.probing.features.enriching import enrichment
 from affectlens.probing.features.evaluating import evaluate_captured
 from affectlens.probing.features.halving import pair
 from affectlens.probing.features.harvesting import only_for
 from affectlens.probing.features.mating import mates, stable
 from affectlens.probing.features.plane import responses
 from affectlens.probing.features.report import FeatureReport
+from affectlens.probing.features.telling import FREE, RICH, chosen, compared, counted, told_by
 from affectlens.probing.features.untrained import untrained_like
 from affectlens.probing.sae import Sae
 from affectlens.progress import working
@@ -31,7 +30,6 @@ from affectlens.stimuli import Battery, load_battery
 from affectlens.store import Activations
 
 POOLING = "mean"
-FREE, RICH = "keyword-free", "keyword-rich"
 CARDS = 40  # features whose texts are shown
 Keep = Callable[[str, Callable[[], pd.DataFrame]], pd.DataFrame]
 
@@ -85,12 +83,12 @@ def find_features(
     acts = capture(model, table, sites=sae.site, positions="all", progress=progress)
     codes = encode_tokens(model, acts, sae.encode, sae, progress=progress)
     pooled, items = codes.pooled(POOLING), codes.items
-    found = keep("differential", lambda: _compared(differential, pooled, items, emotions=emotions, q=q, seed=seed))
+    found = keep("differential", lambda: compared(pooled, items, emotions=emotions, q=q, seed=seed))
     if found.empty:
         raise BatteryError(f"{table.name} has too few scenes: no feature is active in 8 pairs of half of them.")
     tables = {
         "differential": found,
-        "enrichment": keep("enrichment", lambda: _counted(pooled, items, found, draws=draws, q=q, seed=seed)),
+        "enrichment": keep("enrichment", lambda: counted(pooled, items, found, draws=draws, q=q, seed=seed)),
         "evaluation": keep("evaluation", lambda: _quality(sae, acts, table.name)),
     }
     meta = {
@@ -109,44 +107,6 @@ def find_features(
     return FeatureReport(meta | {"rule": rule}, placed=placed, counts=counts, cards=told, **tables)
 
 
-def told_by(items: pd.DataFrame, texts: str) -> tuple[np.ndarray, pd.DataFrame] | None:
-    """The rows of one way of telling scenes and their neutral twins, and their table; None where there is none.
-
-    Args:
-        items: the battery's table.
-        texts: ``keyword-free`` or ``keyword-rich``; what is told so is called emotional in the table.
-    """
-    other, own = ("keyword", "emotional") if texts == FREE else ("emotional", "keyword")
-    if "role" not in items or not (items["role"] == own).any():
-        return None
-    rows = np.flatnonzero(items["role"] != other)
-    frame = items.iloc[rows].reset_index(drop=True)
-    return rows, frame.assign(role=frame["role"].replace(own, "emotional"))
-
-
-def _compared(
-    compare: Callable[..., pd.DataFrame], pooled: np.ndarray, items: pd.DataFrame, **given: Any
-) -> pd.DataFrame:
-    """A comparison with the neutral twins for both ways of telling a scene, in the column ``texts``."""
-    parts = [
-        compare(pooled[told[0]], told[1], **given).assign(texts=texts)
-        for texts in (FREE, RICH)
-        if (told := told_by(items, texts))
-    ]
-    if not parts:
-        raise BatteryError("The battery has no emotional texts with neutral twins: features are compared within pairs.")
-    return pd.concat(parts, ignore_index=True)
-
-
-def _counted(pooled: np.ndarray, items: pd.DataFrame, found: pd.DataFrame, **given: Any) -> pd.DataFrame:
-    parts = []
-    for texts, part in found.groupby("texts", sort=False):
-        told = told_by(items, str(texts))
-        assert told is not None
-        parts.append(enrichment(pooled[told[0]], told[1], part, **given).assign(texts=texts))
-    return pd.concat(parts, ignore_index=True)
-
-
 def _placed(
     pooled: np.ndarray, items: pd.DataFrame, found: pd.DataFrame, q: float, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, str]:
@@ -162,22 +122,6 @@ def _placed(
     except BatteryError as error:
         return pd.DataFrame(), pd.DataFrame(), str(error)
     return classes.table, classes.counts, classes.rule
-
-
-def chosen(found: pd.DataFrame, q: float) -> pd.DataFrame:
-    """The features found in the discovery half, once an emotion; ``found_by`` says with which texts.
-
-    Args:
-        found: the comparisons, with the column ``texts``.
-        q: false discovery rate.
-    """
-    rows = found[found["q"] <= q].rename(columns={"active": "active_pairs"})  # the plane has an ``active`` of its own
-    keys = ["emotion", "feature"]
-    by = rows.groupby(keys, sort=False)["texts"].agg(lambda part: "both" if len(part) > 1 else part.iloc[0])
-    survives = rows.groupby(keys, sort=False)["survives"].any()
-    first = rows.sort_values("texts", kind="stable").drop_duplicates(keys).sort_index()  # keyword-free before -rich
-    told = first.drop(columns=["texts", "survives"]).join(by.rename("found_by"), on=keys)
-    return told.join(survives, on=keys).reset_index(drop=True)
 
 
 def _quality(sae: Sae, acts: Activations, text: str) -> pd.DataFrame:
