@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from affectlens.model import LensModel, load_model
     from affectlens.pairing import align_pairs
     from affectlens.positions import Position
-    from affectlens.probing.sae import Sae, load_sae
+    from affectlens.probing.sae import Sae
+    from affectlens.probing.sae_files import load_sae
     from affectlens.replies import capture_replies
     from affectlens.run import Run
     from affectlens.sites import Site
@@ -72,7 +73,7 @@ __getattr__, __dir__ = lazily(
         "Stimulus": "stimuli",
         "align": "aligning", "align_pairs": "pairing", "capture": "capturing", "capture_replies": "replies",
         "circuits": "", "edit": "hooks", "errors": "", "from_cache": "foreign", "label_logprobs": "labels",
-        "load_battery": "stimuli", "load_model": "model", "load_sae": "probing.sae",
+        "load_battery": "stimuli", "load_model": "model", "load_sae": "probing.sae_files",
         "patching": "", "probing": "", "record": "hooks",
         "steering": "", "stimuli": "", "watch": "hooks",
     },

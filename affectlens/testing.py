@@ -86,7 +86,8 @@ def tiny_sae(model: LensModel, site: str = "L1.resid_post", *, n_features: int =
     >>> tiny_sae(tiny_model()).n_features
     64
     """
-    from affectlens.probing.sae import sae_lens, wrap
+    from affectlens.probing.sae import sae_lens
+    from affectlens.probing.sae_files import wrap
 
     width = int(torch.tensor(model.sites.shape(Site.parse(site))).prod())
     with sae_lens() as library:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from affectlens.probing.prompting.checking import comprehension
     from affectlens.probing.prompting.two_by_two import bound_or_not
     from affectlens.probing.report import ProbeReport
-    from affectlens.probing.sae import Sae, load_sae
+    from affectlens.probing.sae import Sae
+    from affectlens.probing.sae_files import load_sae
     from affectlens.probing.tokens.reading import read_tokens
     from affectlens.probing.transferring import transfer
 
@@ -67,7 +68,7 @@ _FROM = {
     "features.codes": ("Codes", "encode_battery"), "features.evaluating": ("evaluate_saes",),
     "features.making": ("make_sae",), "features.report": ("FeatureReport",), "features.sparse": ("sparse_probe",),
     "features.sparse_report": ("SparseReport",), "features.study": ("find_features",),
-    "features.supervising": ("supervised",), "sae": ("Sae", "load_sae"),
+    "features.supervising": ("supervised",), "sae": ("Sae",), "sae_files": ("load_sae",),
     "ladder": ("probe",), "probes": ("Probes",), "prompting.asking": ("ask",),
     "prompting.checking": ("comprehension",), "prompting.two_by_two": ("bound_or_not",), "report": ("ProbeReport",),
     "tokens.reading": ("read_tokens",), "transferring": ("transfer",), "": ("geometry",),

@@ -28,7 +28,8 @@ from affectlens.patching.reading import Needs
 from affectlens.patching.reference import Reference
 from affectlens.patching.results import PatchSweep
 from affectlens.patching.sweeping import patch
-from affectlens.probing.sae import Sae, sae_lens, wrap
+from affectlens.probing.sae import Sae, sae_lens
+from affectlens.probing.sae_files import wrap
 from affectlens.sites import Site
 from affectlens.stats import Estimate
 from affectlens.steering.extracting.featuring import feature_directions

@@ -18,7 +18,8 @@ from affectlens.probing.features.evaluating import evaluate_saes
 from affectlens.probing.features.harvesting import batches, harvest, values
 from affectlens.probing.features.recipes import Recipe
 from affectlens.probing.features.training import train_sae
-from affectlens.probing.sae import Sae, sae_lens, wrap
+from affectlens.probing.sae import Sae, sae_lens
+from affectlens.probing.sae_files import wrap
 from affectlens.sites import Site
 from affectlens.testing import FAMILIES, tiny_model, tiny_sae
 

@@ -17,7 +17,7 @@ from affectlens.patching.pairs import choose, prepare
 from affectlens.probing.features.launching import reload, write_section
 from affectlens.probing.features.sections import render
 from affectlens.probing.features.study import ranked
-from affectlens.probing.sae import load_sae
+from affectlens.probing.sae_files import load_sae
 from affectlens.stimuli import load_battery
 
 METRICS = ("affect", "said_category")

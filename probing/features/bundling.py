@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from affectlens.errors import AffectLensError, StoreError
 from affectlens.paths import write_text, written_whole
-from affectlens.probing.sae import DATA, FACTS, load_sae
+from affectlens.probing.sae import FACTS
+from affectlens.probing.sae_files import DATA, load_sae
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"  # SAELens' names
 

@@ -104,7 +104,7 @@ def show_command(
 
     Example: affectlens features show smollm2-135m
     """
-    from affectlens.probing.sae import load_sae
+    from affectlens.probing.sae_files import load_sae
 
     _tell(load_sae(sae, sae_id), None, as_json, False)
 

@@ -18,7 +18,8 @@ from affectlens.probing.features.report import FeatureReport
 from affectlens.probing.features.sections import MORE, render
 from affectlens.probing.features.sparse import sparse_probe
 from affectlens.probing.features.study import find_features
-from affectlens.probing.sae import Sae, bundled_saes, load_sae
+from affectlens.probing.sae import Sae
+from affectlens.probing.sae_files import bundled_saes, load_sae
 from affectlens.run import Run
 from affectlens.stimuli import Battery, load_battery
 from affectlens.stimuli.battery import lasting

@@ -20,7 +20,8 @@ from affectlens.probing.features.harvesting import harvest
 from affectlens.probing.features.recipes import EXPANSION, Recipe
 from affectlens.probing.features.sampling import self_text
 from affectlens.probing.features.training import train_sae
-from affectlens.probing.sae import FACTS, Sae, load_sae
+from affectlens.probing.sae import FACTS, Sae
+from affectlens.probing.sae_files import load_sae
 from affectlens.run import Run
 from affectlens.sites import Site
 from affectlens.stimuli.battery import lasting, load_battery

@@ -13,7 +13,8 @@ from affectlens.model import LensModel
 from affectlens.paths import written_whole
 from affectlens.probing.features.harvesting import batches, only_for
 from affectlens.probing.features.recipes import Recipe, trainer_settings, untrained
-from affectlens.probing.sae import Sae, load_sae, sae_lens, wrap
+from affectlens.probing.sae import Sae, sae_lens
+from affectlens.probing.sae_files import load_sae, wrap
 from affectlens.progress import tracked
 from affectlens.sites import Site
 from affectlens.types import Json

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from affectlens.probing.sae import Sae, sae_lens, wrap
+from affectlens.probing.sae import Sae, sae_lens
+from affectlens.probing.sae_files import wrap
 
 
 def untrained_like(sae: Sae, x: Float[Tensor, "activation d_in"], *, seed: int = 0) -> Sae:

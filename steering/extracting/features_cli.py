@@ -28,7 +28,7 @@ def feature_directions_command(
     from affectlens.errors import SteerError
     from affectlens.model import load_model
     from affectlens.probing.features.launching import reload
-    from affectlens.probing.sae import load_sae
+    from affectlens.probing.sae_files import load_sae
     from affectlens.steering.extracting.featuring import feature_directions
 
     target = new_path(out or run / "directions.safetensors")
