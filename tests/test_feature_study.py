@@ -274,6 +274,18 @@ def test_train_as_typed(typed: Typed, tiny: Path, path: Path, tmp_path: Path) ->
     assert (code, "exists already" in err) == (2, True)
 
 
+def test_less_text_than_asked_for_means_fewer_activations_not_more_passes() -> None:
+    from affectlens.probing.features.corpora import Windows
+    from affectlens.probing.features.making import Source, _scaled
+    from affectlens.probing.features.recipes import Recipe
+
+    cut = Windows([[1] * 101] * 10, [], "")
+    asked = Recipe(activations=20_000, batch=100)
+    with pytest.warns(UserWarning, match=r"gives 1,000 activations, not 10,000: training takes 2,000"):
+        assert _scaled(asked, Source(tokens=10_000), cut).activations == 2_000
+    assert _scaled(asked, Source(tokens=1_000), cut) == asked
+
+
 def test_train_on_text_of_its_own_and_resume(
     typed: Typed, tiny: Path, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from affectlens.console import say
 from affectlens.model import LensModel, load_model
 from affectlens.needs import GIB, needs
 from affectlens.paths import replacing, write_parquet
@@ -108,7 +108,10 @@ def _scaled(recipe: Recipe, source: Source, cut: Windows) -> Recipe:
     if cut.tokens >= source.tokens:
         return recipe
     wanted = max(recipe.batch, round(recipe.activations * cut.tokens / source.tokens))
-    say(f"The text gives {cut.tokens:,} activations, not {source.tokens:,}: training takes {wanted:,} in all.")
+    warnings.warn(
+        f"The text gives {cut.tokens:,} activations, not {source.tokens:,}: training takes {wanted:,} in all.",
+        stacklevel=3,
+    )
     return replace(recipe, activations=wanted)
 
 
