@@ -75,11 +75,12 @@ class Sae:
             return self.inner.encode(x.to(self.device, torch.float32)).float().to(x.device)
 
     @torch.no_grad()
-    def rebuild(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows d_in"]:
-        """What the autoencoder makes of ``x``, whatever its architecture and scaling."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return self.inner(x.to(self.device, torch.float32)).float().to(x.device)
+    def encode_and_rebuild(
+        self, x: Float[Tensor, "*rows d_in"]
+    ) -> tuple[Float[Tensor, "*rows n_features"], Float[Tensor, "*rows d_in"]]:
+        """The features' activations and what they make of ``x``, whatever the architecture and the scaling."""
+        codes = self.encode(x)
+        return codes, self.inner.decode(codes.to(self.device)).float().to(x.device)
 
     @property
     def scales_each_input(self) -> bool:

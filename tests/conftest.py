@@ -1,6 +1,8 @@
 """One strict set-up: no sockets beyond this machine, no hub, a cache of one's own, small synthetic data."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
@@ -10,12 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from affectlens.cli import main
 from affectlens.model import LensModel, load_model
 from affectlens.paths import cache_dir
 from affectlens.store import Activations
 from affectlens.testing import tiny_model
 
 REAL_CACHE = cache_dir()
+Typed = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +37,20 @@ def llama() -> LensModel:
 @pytest.fixture(scope="session")
 def smol() -> LensModel:
     return load_model("smollm2-135m")
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """``affectlens ARGS``: the exit code, standard output and standard error."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["affectlens", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    return run
 
 
 def battery_frame(n_scenes: int = 40, n_domains: int = 8, n_quads: int = 0) -> pd.DataFrame:

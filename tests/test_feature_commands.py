@@ -8,9 +8,8 @@ import pytest
 import affectlens as al
 from affectlens.steering.directions import Directions
 from affectlens.testing import tiny_hf, tiny_model, tiny_sae, tiny_tokenizer
-from tests.test_feature_study import Typed, items, typed
-
-__all__ = ["typed"]
+from tests.conftest import Typed
+from tests.test_feature_study import items
 
 
 @pytest.fixture

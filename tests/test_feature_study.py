@@ -1,8 +1,7 @@
 """The search for features from end to end, in Python and as a user types it, on a tiny model in a folder."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 import torch
 
 import affectlens as al
-from affectlens.cli import main
 from affectlens.errors import RunError
 from affectlens.probing.features import launching, study, telling
 from affectlens.probing.features.enriching import enrichment
@@ -25,8 +23,8 @@ from affectlens.probing.features.untrained import untrained_like
 from affectlens.probing.sae import Sae
 from affectlens.stimuli import Battery
 from affectlens.testing import tiny_hf, tiny_model, tiny_sae, tiny_tokenizer
+from tests.conftest import Typed
 
-Typed = Callable[..., tuple[int, str, str]]
 DOMAINS = ("family", "work", "health", "travel")
 
 
@@ -87,18 +85,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folder(sae: Sae, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sae.save(tmp_path_factory.mktemp("saes") / "tiny-sae")
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["affectlens", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        said = capsys.readouterr()
-        return int(stop.value.code or 0), said.out, said.err
-
-    return run
 
 
 def test_a_search_finds_what_differs_and_places_it(found: FeatureReport) -> None:

@@ -3,8 +3,7 @@
 import html
 import json
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 
-from affectlens.cli import main
 from affectlens.model import LensModel, load_model
 from affectlens.patching import counting, parts, plans, study
 from affectlens.patching.ablation import AblationSweep
@@ -26,8 +24,8 @@ from affectlens.patching.walking import Blocks
 from affectlens.run import Run
 from affectlens.stimuli import load_battery
 from affectlens.testing import tiny_hf, tiny_tokenizer
+from tests.conftest import Typed
 
-Typed = Callable[..., tuple[int, str, str]]
 EMOTIONS = ("joy", "sadness", "surprise")
 VALENCE = {"joy": 1, "sadness": -1, "surprise": 0}
 
@@ -74,20 +72,6 @@ def battery(tmp_path: Path) -> Path:
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
     return written(tmp_path / "whole.jsonl", list(items()))
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
-    """``affectlens ARGS``: the exit code, standard output and standard error."""
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["affectlens", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        said = capsys.readouterr()
-        return int(stop.value.code or 0), said.out, said.err
-
-    return run
 
 
 def refused(done: tuple[int, str, str], sentence: str) -> None:

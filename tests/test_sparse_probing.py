@@ -15,7 +15,7 @@ from affectlens.errors import BatteryError, RunError
 from affectlens.probing import fits
 from affectlens.probing.features import sparse_controls, sparse_latents, sparse_rung
 from affectlens.probing.features.codes import Codes
-from affectlens.probing.features.densities import NEAREST, gap, matched
+from affectlens.probing.features.densities import NEAREST, matched
 from affectlens.probing.features.sparse import sparse_probe
 from affectlens.probing.features.sparse_choosing import best, described, explained, ranked
 from affectlens.probing.features.sparse_latents import Dictionary, held_out_codes, label_table, read_out
@@ -49,6 +49,12 @@ def residual(items: pd.DataFrame, values: np.ndarray | None = None, seed: int = 
         {"mean": drawn[:, None].astype(np.float32)}, items, layers=(3,), model="planted", fingerprint="f" * 32,
         battery="planted", battery_sha256="b" * 64,
     )  # fmt: skip
+
+
+def gap(density: np.ndarray, chosen: np.ndarray, matches: np.ndarray) -> np.ndarray:
+    """The mean absolute difference of log density between each chosen feature and its matches: how good they are."""
+    logs = np.log(np.maximum(density, density[density > 0].min() / 2))
+    return np.abs(logs[matches] - logs[chosen]).mean(0)
 
 
 def always(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

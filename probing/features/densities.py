@@ -1,7 +1,7 @@
 """Random features that are active as often as given ones: what a placebo for chosen features must be matched in."""
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from affectlens.errors import BatteryError
 
@@ -43,12 +43,3 @@ def matched(
         taken[every, picked] = True
         out[:, r] = picked
     return out
-
-
-def gap(
-    density: Float[np.ndarray, " feature"], chosen: Int[np.ndarray, " k"], matches: Int[np.ndarray, "draw k"]
-) -> Shaped[np.ndarray, " k"]:
-    """The mean absolute difference of log density between each chosen feature and its matches: how good they are."""
-    low = density[density > 0].min() / 2
-    logs = np.log(np.maximum(density, low))
-    return np.abs(logs[matches] - logs[chosen]).mean(0)

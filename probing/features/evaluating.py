@@ -109,15 +109,15 @@ def _losses(
 
 
 def _rebuilt(sae: Sae) -> Change:
-    return lambda v: sae.rebuild(v.flatten(2)).view(v.shape).to(v.dtype)
+    return lambda v: sae.encode_and_rebuild(v.flatten(2))[1].view(v.shape).to(v.dtype)
 
 
 def _sums(sae: Sae, x: Tensor, mean: Tensor, lengths: Sequence[int]) -> _Sums:
     error, active, fired = [], [], torch.zeros(sae.n_features, dtype=torch.bool)
     for at in range(0, len(x), 4096):
         part = x[at : at + 4096]
-        codes = sae.encode(part)
-        error.append((part - sae.rebuild(part)).square().sum(-1))
+        codes, rebuilt = sae.encode_and_rebuild(part)
+        error.append((part - rebuilt).square().sum(-1))
         active.append((codes > 0).sum(-1))
         fired |= (codes > 0).any(0).cpu()
     text = np.repeat(np.arange(len(lengths)), lengths)
