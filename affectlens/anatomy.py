@@ -42,6 +42,7 @@ class Parts:
     attention: Call | None = None
     heads: Call | None = None  # is given z
     down: Call | None = None  # is given the neurons
+    feed: Call | None = None  # the MLP, without a norm after it
 
 
 def dissect(calls: list[Call], known: frozenset[tuple[str, str]] | None = None) -> Parts:
@@ -71,7 +72,7 @@ def dissect(calls: list[Call], known: frozenset[tuple[str, str]] | None = None) 
     attention, feed = _source(children, i), _source(children, j)
     return Parts(
         (attn.name, mlp.name), attn, mlp, mid, next((c for c in within if torch.equal(c.given, x)), None),
-        attention, last_matrix(calls, attention), last_matrix(calls, feed),
+        attention, last_matrix(calls, attention), last_matrix(calls, feed), feed,
     )  # fmt: skip
 
 

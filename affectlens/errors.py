@@ -38,3 +38,7 @@ class PatchError(AffectLensError):
 
 class SteerError(AffectLensError):
     """Directions or a steering plan that can't do what was asked: another model's, an unknown emotion, no effect."""
+
+
+class CircuitError(AffectLensError):
+    """A circuit that can't be found or read as asked: a model without edges, a metric without an end, another graph."""

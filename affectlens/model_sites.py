@@ -111,6 +111,10 @@ class ModelSites:
             raise SiteError(f"{site} is beyond {self._name}: its layer {site.layer} {what} from 0 to {size - 1} there.")
         return tap
 
+    def has(self, site: Site) -> bool:
+        """Whether the site's layer has its kind."""
+        return site.kind == "features" or (site.layer, site.kind) in self._table
+
     def _count(self, site: Site, tap: Tap) -> int:
         if tap.heads:
             return tap.heads.count

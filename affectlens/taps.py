@@ -62,13 +62,9 @@ def discover(model: "LensModel") -> Table:
 
     ``resid_pre`` and ``resid_post`` are there for all blocks; others where the block has them.
     """
-    ids = model.tokenizer(PROBE, return_tensors="pt").input_ids[:, :16].to(model.device)
-    ids = torch.cat((ids, ids.flip(1)))  # two texts, for what is compared at the first token
+    ids = _probe(model)
     with _bare(model):
-        calls = _calls(model, ids)
-        parts = [dissect(seen) for seen in calls]
-        known = frozenset(one.names for one in parts if one.names)
-        parts = [one if one.names else dissect(seen, known) for one, seen in zip(parts, calls, strict=True)]
+        calls, parts = _dissected(model, ids)
         inside = _attentions(model, parts, calls, ids)
     table: Table = {}
     for layer, (block, one, attention) in enumerate(zip(model.blocks, parts, inside, strict=True)):
@@ -86,6 +82,26 @@ def discover(model: "LensModel") -> Table:
         if z:
             table[layer, "z"] = z
     return table
+
+
+@torch.inference_mode()
+def observed(model: "LensModel") -> tuple[list[list[Call]], list[Parts]]:
+    """Of each block the calls of its modules in one short pass, and its parts."""
+    with _bare(model):
+        return _dissected(model, _probe(model))
+
+
+def _probe(model: "LensModel") -> Tensor:
+    """Two short texts, for what is compared at the first token."""
+    ids = model.tokenizer(PROBE, return_tensors="pt").input_ids[:, :16].to(model.device)
+    return torch.cat((ids, ids.flip(1)))
+
+
+def _dissected(model: "LensModel", ids: Tensor) -> tuple[list[list[Call]], list[Parts]]:
+    calls = _calls(model, ids)
+    parts = [dissect(seen) for seen in calls]
+    known = frozenset(one.names for one in parts if one.names)
+    return calls, [one if one.names else dissect(seen, known) for one, seen in zip(parts, calls, strict=True)]
 
 
 def _z(model: "LensModel", one: Parts, *, reports: bool) -> Tap | None:

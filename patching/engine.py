@@ -39,14 +39,14 @@ class Engine:
         self.blocks = Blocks(model)
         self._vocabulary = int(model.hf.get_output_embeddings().weight.shape[0])
 
-    def record(self, prompt: Prompt, sites: Sequence[Site] = ()) -> Recorded:
-        """A text's own run."""
-        return run_once(self.model, self.blocks, prompt, tuple(sites))
+    def record(self, prompt: Prompt, sites: Sequence[Site] = (), *, tails: bool = False) -> Recorded:
+        """A text's own run; with ``tails`` sites are kept at the verbalisers' tokens too."""
+        return run_once(self.model, self.blocks, prompt, tuple(sites), tails=tails)
 
     def unpatched(self, base: Recorded, prompt: Prompt, needs: Needs) -> Out:
         """What is read of the text's own run: one row."""
         whole, n = base.streams[:, None], base.tokens.n_prompt
-        return self._read(base, prompt, needs, whole[-1], 0, {at: whole[at + 1, :, :n] for at in needs.layers})
+        return self.read(base, prompt, needs, whole[-1], 0, {at: whole[at + 1, :, :n] for at in needs.layers})
 
     def run(
         self, base: Recorded, prompt: Prompt, cells: Sequence[Cell], needs: Needs
@@ -102,8 +102,8 @@ class Engine:
                     mask = self._mask(base, cells, layer, begin, joined, x.dtype)
                     x = self.blocks.step(layer, x, passage, mask, base.memory)
                 if layer in needs.layers:
-                    streams[layer] = self._whole(base, layer, x, begin, len(cells))
-        return self._read(base, prompt, needs, x, begin, streams)
+                    streams[layer] = self.whole(base, layer, x, begin, len(cells))
+        return self.read(base, prompt, needs, x, begin, streams)
 
     def _change(self, site: Site, changes: list[tuple[int, Change]], begin: int, old: Tensor) -> Tensor:
         """The tap's value with the changes of all rows that have joined."""
@@ -133,14 +133,14 @@ class Engine:
                 raise PatchError("A token would be left with nothing to attend to: leave some of its keys in.")
         return mask
 
-    def _whole(self, base: Recorded, layer: int, x: Tensor, begin: int, rows: int) -> Tensor:
+    def whole(self, base: Recorded, layer: int, x: Tensor, begin: int, rows: int) -> Tensor:
         """The stream leaving a layer over the whole prompt; rows that have not joined are the text's own."""
         n = base.tokens.n_prompt
         out = base.streams[layer + 1][None, :n].repeat(rows, 1, 1)
         out[: len(x), begin:] = x[:, : n - begin]
         return out
 
-    def _read(
+    def read(
         self, base: Recorded, prompt: Prompt, needs: Needs, x: Tensor, begin: int, streams: dict[int, Tensor]
     ) -> Out:
         if not (needs.logprobs or needs.logits or needs.top):

@@ -67,6 +67,7 @@ class PatchPair:
     cue: str = ""
     chat: bool = False
     tokenizer: str = ""  # a hash of the vocabulary that it was tokenised with
+    domain: str | None = None  # of the clean text
 
     @property
     def equal_length(self) -> bool:
@@ -136,7 +137,7 @@ def prepare(
         segments = dict(segment(alignment, sides[a].layout, end))
         valence = known(by_id, a, "valence") or 0
         out.append(PatchPair(f"{a}|{b}", group, contrast, sides[a], sides[b], alignment, segments,
-                             sides[a].emotion, int(valence), words, cue, chat, key))  # fmt: skip
+                             sides[a].emotion, int(valence), words, cue, chat, key, known(by_id, a, "domain")))  # fmt: skip
     return out
 
 

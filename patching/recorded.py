@@ -59,7 +59,8 @@ class Recorded:
         streams: the residual stream entering each layer, and leaving the last one; ``[layer, pos, d_model]``.
         memory: keys and values.
         allowed: which keys each layer's queries may see.
-        sites: values asked for, over the prompt alone, ``[pos, *part]``; of a pattern ``[head, query, key]``.
+        sites: values asked for, ``[pos, *part]``; of a pattern ``[head, query, key]``; over the prompt alone, unless
+            verbalisers' tokens were asked for as well.
     """
 
     tokens: Tokens
@@ -81,7 +82,9 @@ class Recorded:
 
 
 @torch.no_grad()
-def run_once(model: LensModel, blocks: Blocks, prompt: Prompt, sites: tuple[Site, ...] = ()) -> Recorded:
+def run_once(
+    model: LensModel, blocks: Blocks, prompt: Prompt, sites: tuple[Site, ...] = (), *, tails: bool = False
+) -> Recorded:
     """Run a text once, unpatched, and keep what others start from.
 
     Args:
@@ -89,6 +92,7 @@ def run_once(model: LensModel, blocks: Blocks, prompt: Prompt, sites: tuple[Site
         blocks: its blocks.
         prompt: the text and its verbalisers.
         sites: of which the values are kept as well, whole kinds or parts.
+        tails: keep them at the verbalisers' tokens too.
     """
     tokens = Tokens.of(prompt)
     places = torch.tensor(tokens.places)
@@ -101,7 +105,7 @@ def run_once(model: LensModel, blocks: Blocks, prompt: Prompt, sites: tuple[Site
     x, streams = passage.x, []
 
     def keep(site: Site, value: Tensor) -> None:
-        whole, n = model.sites.part(site, value)[0], tokens.n_prompt
+        whole, n = model.sites.part(site, value)[0], len(tokens) if tails else tokens.n_prompt
         found.sites[site] = (whole[..., :n, :n] if site.kind == "pattern" else whole[:n]).clone()
 
     with ExitStack() as handles:

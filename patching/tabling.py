@@ -42,7 +42,7 @@ def _row(given: Any, name: str, items: dict[str, dict[str, Any]]) -> str:
         row = {"id": given.id, "text": given.text, "ending": given.ending}
     else:
         raise BatteryError(f"{given!r:.60} is neither a text nor a stimulus.")
-    row |= {fact: getattr(given, fact, None) for fact in ("emotion", "valence", "affect", "group")}
+    row |= {fact: getattr(given, fact, None) for fact in ("emotion", "valence", "affect", "group", "domain")}
     if items.setdefault(row["id"], row)["text"] != row["text"]:
         raise BatteryError(f"Two texts have the id {row['id']!r}: give each its own.")
     return str(row["id"])
