@@ -11,6 +11,7 @@ import typer
 
 from affectlens import __version__
 from affectlens.cache_cli import app as cache
+from affectlens.circuits.cli import circuit
 from affectlens.errors import AffectLensError
 from affectlens.models_cli import app as models
 from affectlens.patching.cli import ablate, patch
@@ -44,6 +45,7 @@ app.command()(geometry)
 app.command()(patch)
 app.command()(ablate)
 app.command()(steer)
+app.command()(circuit)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
@@ -112,6 +114,11 @@ def report(
         from affectlens.probing.features.find_cli import redraw as redraw_features
 
         redraw_features(run, quiet=quiet)
+        return
+    if command == "circuit":
+        from affectlens.circuits.launching import redraw as redraw_circuits
+
+        redraw_circuits(run, quiet=quiet)
         return
     from affectlens.console import say
     from affectlens.probing.names import plain

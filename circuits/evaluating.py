@@ -35,7 +35,7 @@ class Mixing(Attendant):
         self.wiring = trial.bench.walker.wiring
         self.away = trial.corrupt.new_empty(len(cut), len(space.senders), pos * width)  # corrupt less current
         self.known = 0
-        self.stream = trial.corrupt[None, 0]
+        self.stream = self.to_feed = trial.corrupt[None, 0]
         self.values: dict[Site, Tensor] = {}
 
     def entering(self, layer: int, x: Stream) -> None:
@@ -43,9 +43,11 @@ class Mixing(Attendant):
             self._wrote(x[:, None])
         self.stream = x
         wiring, first = self.wiring[layer], self.space.receiver[f"L{layer}.H0.q"]
-        per = (self.space.n_heads, self.space.n_kv, self.space.n_kv)
-        given = wiring.enter(self._given(slice(first, first + sum(per))))
-        for kind, part in zip("qkv", given.split(per, dim=1), strict=True):
+        per = [self.space.n_heads, self.space.n_kv, self.space.n_kv]
+        carried = self._carried(slice(first, first + sum(per) + 1), slice(0, self.known))
+        self.to_feed = carried[:, -1]
+        given = wiring.enter(x[:, None] + carried[:, :-1])
+        for kind, part in zip("qkv", torch.split(given, per, dim=1), strict=True):
             self.values[Site(kind, layer)] = wiring.reads[kind].of(part)
 
     def reading(self, site: Site, value: Tensor) -> Tensor:
@@ -58,8 +60,9 @@ class Mixing(Attendant):
         return out
 
     def feeding(self, layer: int, given: Stream) -> Stream:
-        at = self.space.receiver[f"L{layer}.mlp_in"]
-        return self.wiring[layer].feed_enter(self._given(slice(at, at + 1))[:, 0]).to(given)
+        at, heads = self.space.receiver[f"L{layer}.mlp_in"], slice(self.known - self.space.n_heads, self.known)
+        carried = self.to_feed + self._carried(slice(at, at + 1), heads)[:, 0]
+        return self.wiring[layer].feed_enter(self.stream + carried).to(given)
 
     def fed(self, layer: int, out: Stream) -> Stream:
         del layer
@@ -68,19 +71,21 @@ class Mixing(Attendant):
 
     def end(self, x: Stream) -> Stream:
         """What the metric reads."""
-        self.stream = x
         at = self.space.receiver["end"]
-        return self._given(slice(at, at + 1))[:, 0]
+        return x + self._carried(slice(at, at + 1), slice(0, self.known))[:, 0]
 
     def _wrote(self, current: Float[Tensor, "row sender pos d_model"]) -> None:
         upto = self.known + current.shape[1]
         self.away[:, self.known : upto] = (self.trial.corrupt[self.known : upto] - current).flatten(2)
         self.known = upto
 
-    def _given(self, receivers: slice) -> Float[Tensor, "row receiver pos d_model"]:
-        """The stream as each of these readers gets it."""
-        carried = self.cut[:, receivers, : self.known] @ self.away[:, : self.known]
-        return self.stream[:, None] + carried.unflatten(-1, self.stream.shape[1:])
+    def _carried(self, receivers: slice, senders: slice) -> Float[Tensor, "row receiver pos d_model"]:
+        """What cut edges change for these readers; a row at a time, as it is memory that this waits for."""
+        cut, away = self.cut[:, receivers, senders], self.away[:, senders]
+        out = away.new_empty(*cut.shape[:2], away.shape[2])
+        for row in range(len(cut)):
+            torch.mm(cut[row], away[row], out=out[row])
+        return out.view(*cut.shape[:2], *self.stream.shape[1:])
 
 
 @torch.no_grad()

@@ -63,8 +63,12 @@ def path_patch(
         trial = bench.trial(pair)
         values = values_of(trial, places)
         facts = trial.facts
-        rows = pd.DataFrame({name: facts[name] for name in ("pair", "group", "domain", "emotion")}, index=range(len(edges)))
-        tables.append(rows.assign(edge=list(edges), full=facts["clean"], value=values, effect=facts["clean"] - pd.Series(values)))
+        rows = pd.DataFrame(
+            {name: facts[name] for name in ("pair", "group", "domain", "emotion")}, index=range(len(edges))
+        )
+        tables.append(
+            rows.assign(edge=list(edges), full=facts["clean"], value=values, effect=facts["clean"] - pd.Series(values))
+        )
     return pd.concat(tables, ignore_index=True)
 
 

@@ -13,6 +13,7 @@ its own path, a path a layer, and takes as many times longer.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,10 @@ from torch import Tensor
 
 from affectlens.circuits.slopes import Shift, slopes
 from affectlens.circuits.space import EdgeSpace
-from affectlens.circuits.trials import Bench, Trial, about
+from affectlens.circuits.trials import FACTS, Bench, Trial
 from affectlens.errors import CircuitError
 from affectlens.model import LensModel
+from affectlens.patching.keeping import Kept
 from affectlens.patching.metrics import Metric
 from affectlens.patching.pairs import PatchPair
 from affectlens.progress import tracked
@@ -64,7 +66,7 @@ class EdgeScores:
 
     def save(self, folder: str | Path) -> None:
         """Write ``scores.safetensors`` (the edges alone), ``score_pairs.parquet`` and, last, ``scores.json``."""
-        from affectlens.circuits.storage import save_scores
+        from affectlens.circuits.score_files import save_scores
 
         save_scores(self, Path(folder))
 
@@ -75,7 +77,7 @@ class EdgeScores:
         Raises:
             CircuitError: if there is none, or it is damaged.
         """
-        from affectlens.circuits.storage import load_scores
+        from affectlens.circuits.score_files import load_scores
 
         return load_scores(Path(folder))
 
@@ -92,47 +94,60 @@ def score_edges(
     method: str = "eap-ig",
     steps: int = 5,
     memory: float = 1.0,
+    folder: str | Path | None = None,
     progress: bool | None = None,
 ) -> EdgeScores:
     """Estimate the drop of a metric for every edge.
 
-    >>> from affectlens.patching import prepare
-    >>> from affectlens.patching.metrics import label_difference
-    >>> from affectlens.testing import tiny_model
-    >>> model, labels = tiny_model(), {"good": " good", "bad": " bad"}
-    >>> pairs = prepare(model, [("She won the race. Then", "She lost a race. Then")], labels=labels)
-    >>> score_edges(model, pairs, label_difference(labels, "good", "bad"), method="eap")
-    EdgeScores(eap: 82 edges, 1 pairs, log P(good) - log P(bad))
+        >>> from affectlens.patching import prepare
+        >>> from affectlens.patching.keeping import Kept
+    from affectlens.patching.metrics import label_difference
+        >>> from affectlens.testing import tiny_model
+        >>> model, labels = tiny_model(), {"good": " good", "bad": " bad"}
+        >>> pairs = prepare(model, [("She won the race. Then", "She lost a race. Then")], labels=labels)
+        >>> score_edges(model, pairs, label_difference(labels, "good", "bad"), method="eap")
+        EdgeScores(eap: 82 edges, 1 pairs, log P(good) - log P(bad))
 
-    Args:
-        model: from :func:`affectlens.load_model`.
-        pairs: from :func:`affectlens.patching.prepare`; circuits are of the first, ``clean`` text.
-        metric: what circuits are judged by; it reads the logits or one layer's stream.
-        method: ``eap``, ``eap-ig`` or ``eap-ig-activations``.
-        steps: gradients along a path; ``eap`` takes one.
-        memory: what a batch may take beyond the model, in GB.
-        progress: show a bar; by default where a person is looking.
+        Args:
+            model: from :func:`affectlens.load_model`.
+            pairs: from :func:`affectlens.patching.prepare`; circuits are of the first, ``clean`` text.
+            metric: what circuits are judged by; it reads the logits or one layer's stream.
+            method: ``eap``, ``eap-ig`` or ``eap-ig-activations``.
+            steps: gradients along a path; ``eap`` takes one.
+            memory: what a batch may take beyond the model, in GB.
+            folder: where each pair's scores are kept, so that a stopped call goes on there.
+            progress: show a bar; by default where a person is looking.
 
-    Raises:
-        CircuitError: no pairs, an unknown method, a metric without one end or gradient, a model whose edges can't be
-            told apart.
+        Raises:
+            PatchError: a folder in which other scores were begun.
+            CircuitError: no pairs, an unknown method, a metric without one end or gradient, a model whose edges can't
+                be told apart.
     """
     if method not in METHODS:
         raise CircuitError(f"method is {method!r}; choose {', '.join(METHODS)}.")
     if steps < 1 or not pairs:
         raise CircuitError(f"{len(pairs)} pairs and {steps} steps: give at least one of each.")
     bench = Bench.of(model, metric, memory)
-    values = np.zeros((len(pairs), len(bench.space.senders), len(bench.space.receivers)), dtype=np.float32)
-    facts = []
-    for row, pair in enumerate(tracked(pairs, "scoring edges", show=progress)):
-        trial = bench.trial(pair)
-        values[row] = estimates(trial, method, steps).cpu().numpy()
-        facts.append(trial.facts)
     meta: Json = {
         "model": model.name, "fingerprint": model.fingerprint, "metric": metric.name, "unit": metric.unit,
         "method": method, "steps": 1 if method == "eap" else steps,
     }  # fmt: skip
-    return EdgeScores(bench.space, values, about(facts), meta)
+    texts = [[pair.name, pair.clean.prompt.ids, pair.corrupt.prompt.ids] for pair in pairs]
+    kept = Kept(folder, meta | {"key": metric.key, "texts": texts, "space": bench.space.to_json()})
+    values = np.zeros((len(pairs), *bench.space.allowed.shape), dtype=np.float32)
+    facts = []
+    for row, pair in enumerate(tracked(pairs, "scoring edges", show=progress)):
+        table = kept.get(row, partial(_scored, bench, pair, method, steps))
+        values[row][bench.space.allowed] = table["score"]
+        facts.append(table.iloc[0][FACTS].to_dict())
+    return EdgeScores(bench.space, values, pd.DataFrame(facts, columns=FACTS), meta)
+
+
+def _scored(bench: Bench, pair: PatchPair, method: str, steps: int) -> pd.DataFrame:
+    """One row an edge: its score, and beside it what is known of the pair."""
+    trial = bench.trial(pair)
+    found = estimates(trial, method, steps).cpu().numpy()
+    return pd.DataFrame({"score": found[bench.space.allowed]}).assign(**trial.facts)
 
 
 def estimates(trial: Trial, method: str, steps: int) -> Float[Tensor, "sender receiver"]:
@@ -163,7 +178,8 @@ def _by_layer(trial: Trial, away: Tensor, steps: int) -> Float[Tensor, "sender r
     start = trial.base.streams[0][None, trial.begin :]
     for layer in range(space.n_layers):
         first = space.sender[f"L{layer}.H0"]
-        for kind, group in (("attn_out", slice(first, first + space.n_heads)), ("mlp_out", slice(first + space.n_heads, first + space.n_heads + 1))):  # fmt: skip
+        upto = first + space.n_heads
+        for kind, group in (("attn_out", slice(first, upto)), ("mlp_out", slice(upto, upto + 1))):
             total = torch.zeros(len(space.receivers), *away.shape[1:], device=away.device)
             for rows in _batches(trial, steps):
                 shift = _moved(layer, kind, -points[rows].to(away)[:, None, None] * away[group].sum(0))

@@ -33,7 +33,7 @@ def stands(pair: PatchPair) -> tuple[list[int], list[int]]:
 
 
 def _places(ours: range, theirs: range) -> list[tuple[int, int]]:
-    """Each of our positions and the one of theirs at the same share of the way; of an empty clause, where it would be."""
+    """Each of our positions, and theirs at the same share of the way; of an empty clause, the one where it would be."""
     if not ours:
         return []
     theirs = theirs or range(theirs.start, theirs.start + 1)

@@ -1,10 +1,9 @@
 """One pair made ready: its emotional text's run, which circuits change, and what every sender writes in either text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,6 +22,8 @@ from affectlens.patching.recorded import Recorded
 from affectlens.patching.screening import gradient_engine
 from affectlens.sites import Site
 from affectlens.types import Json
+
+FACTS = ["pair", "group", "domain", "emotion", "clean", "corrupt"]  # of a pair, in tables
 
 
 def end_layer(metric: Metric) -> int | None:
@@ -80,7 +81,9 @@ class Bench:
             CircuitError: if ``space`` is not this one.
         """
         if space != self.space:
-            raise CircuitError(f"These edges end at {space.end} of another model or metric; this one reads {self.space.end}.")
+            raise CircuitError(
+                f"These edges end at {space.end} of another model or metric; this one reads {self.space.end}."
+            )
 
     @torch.no_grad()
     def trial(self, pair: PatchPair) -> "Trial":
@@ -133,8 +136,3 @@ class Trial:
         out: Out = engine.read(self.base, prompt, job.needs, x, self.begin, streams)
         reading = job.reading(self.pair.swapped(), self.pair.clean, out).beside(self.read)
         return self.bench.metric(reading)
-
-
-def about(facts: Sequence[Json]) -> pd.DataFrame:
-    """One row a pair."""
-    return pd.DataFrame(list(facts), columns=["pair", "group", "domain", "emotion", "clean", "corrupt"])

@@ -130,10 +130,9 @@ def _between(model: LensModel, layer: int, calls: Sequence[Call], start: Tensor,
     """What makes ``end`` of ``start``."""
     if torch.equal(start, end):
         return unchanged
-    for call in calls:
-        if call.name and call.given.shape == start.shape and torch.equal(call.given, start):
-            if call.gave.shape == end.shape and torch.equal(call.gave, end):
-                return _past(call.module)
+    for call in (one for one in calls if one.name and one.gave.shape == end.shape):
+        if call.given.shape == start.shape and torch.equal(call.given, start) and torch.equal(call.gave, end):
+            return _past(call.module)
     raise CircuitError(
         f"Layer {layer} of {model.name} reads the stream through something else than one norm, which can't be followed."
     )

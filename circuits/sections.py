@@ -1,0 +1,117 @@
+"""The report of a circuit run as a page: what was found, the picture, each circuit's proofs, what layers agree on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from affectlens.circuits.finding import Found
+from affectlens.circuits.graph import CircuitGraph
+from affectlens.circuits.overlapping import overlap_table
+from affectlens.circuits.picture.page import fragment, write_picture
+from affectlens.circuits.wheel import dendrogram
+from affectlens.probing.geometry.models import LEAST
+from affectlens.probing.sections import citation
+from affectlens.report import Section, write
+
+if TYPE_CHECKING:
+    from affectlens.circuits.study import Finished
+
+PAGE = "picture.html"
+READ = (
+    "An edge joins what writes into the residual stream with what reads it. On a circuit, edges outside of it carry "
+    "what the neutral twin of the same scene has there. Faithfulness 1 is the model's own difference between the two "
+    "texts, 0 none of it. Edges were scored and chosen on one half of the scenes; every figure is of the other half."
+)
+
+
+def render(done: "Finished") -> Path:
+    """Write ``report.html``, and the picture while the circuits' texts are at hand.
+
+    Args:
+        done: a finished run.
+    """
+    info, graphs, home = done.run.info, graphs_of(done), done.run.folder
+    first = next(iter(done.found.values())).graph.meta
+    lead = [
+        f"`{first['model']}` ({first['source'] or 'weights as loaded'}); battery `{first['battery']}`; metric "
+        f"`{first['metric']}`, in {first['unit']}; {first['method']}, {first['steps']} steps; {info['started'][:10]}.",
+        READ,
+    ]
+    if done.details is not None:
+        write_picture(home / PAGE, graphs, details=done.details)
+    if (home / PAGE).is_file():
+        lead.append(f"Walk through the circuits in `{PAGE}` beside this page.")
+    sections = [_first(done, graphs), *done.agreement.sections(), *_shared(graphs)]
+    for emotion, one in done.found.items():
+        sections += _of(emotion, one)
+    title = f"Circuits of {', '.join(done.found)} in {first['model']}"
+    return write(home / "report.html", title, lead, sections, info, citation(done.run))
+
+
+def graphs_of(done: "Finished") -> dict[str, CircuitGraph]:
+    """The graphs by emotion.
+
+    Args:
+        done: a run.
+    """
+    return {emotion: one.graph for emotion, one in done.found.items()}
+
+
+def headlines(done: "Finished") -> list[str]:
+    """A sentence an emotion, then what the layers agree on.
+
+    Args:
+        done: a run.
+    """
+    own = [f"**{emotion}**: {one.verification.summary()[0]}" for emotion, one in done.found.items()]
+    return [*own, *done.agreement.summary()[:1]]
+
+
+def facts(found: dict[str, Found]) -> pd.DataFrame:
+    """One row an emotion: what the closing table of a paper holds.
+
+    Args:
+        found: by emotion.
+    """
+    rows = []
+    for emotion, one in found.items():
+        proof = one.verification
+        row = {"emotion": emotion, "edges": len(one.graph.edges), "size": one.graph.meta["size"], "gap": str(proof.gap)}
+        names = ("cpr", "cmd", "size", "f", "complement", "above_random", "incompleteness", "needed", "superfluous",
+                 "spearman")  # fmt: skip
+        row |= {f"{name} (estimate)": str(proof.estimate(name)) for name in names if proof.has(name)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _first(done: "Finished", graphs: dict[str, CircuitGraph]) -> Section:
+    return Section("What was found", headlines(done), tables={"circuits, one a row": facts(done.found)},
+                   html=fragment(graphs, details=done.details))  # fmt: skip
+
+
+def _shared(graphs: dict[str, CircuitGraph]) -> Iterator[Section]:
+    """What circuits of several emotions have in common."""
+    if len(graphs) < 2:
+        return
+    table = overlap_table(graphs)
+    edges = table[table["of"] == "edges"]
+    sure = edges[edges["p_adjusted"] <= 0.05]
+    lines = [
+        f"Two circuits share {edges['value'].mean():.2f} of their edges on average (random circuits with as many edges "
+        f"between the same layers: {edges['expected'].mean():.2f}); {len(sure)} of {len(edges)} pairs of emotions share "
+        "more than those do (one-sided, Benjamini-Hochberg)."
+    ]
+    figures = []
+    if len(graphs) >= LEAST:
+        tree = dendrogram(graphs)
+        lines, figures = [*lines, *tree.summary()], [tree.plot()]
+    yield Section("What the circuits share", lines, figures, {"overlaps, edges and nodes": table})
+
+
+def _of(emotion: str, one: Found) -> list[Section]:
+    proofs = one.verification.sections()
+    tables = {f"edges of {emotion}": one.graph.edges, f"heads and MLPs of {emotion}": one.graph.nodes}
+    own = Section(f"The circuit of {emotion}", one.graph.summary(), tables={k: v for k, v in tables.items() if len(v)})
+    return [own, *proofs]

@@ -1,0 +1,127 @@
+"""A circuit run: each emotion's circuit, what they share, and what earlier runs say of the same layers; resumable."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from affectlens.capturing import capture
+from affectlens.circuits.agreeing.finding import find_runs
+from affectlens.circuits.agreeing.joining import agree
+from affectlens.circuits.agreeing.reading import read_by_emotion
+from affectlens.circuits.agreeing.report import AgreementReport
+from affectlens.circuits.finding import Found, found
+from affectlens.circuits.picture.data import Detail
+from affectlens.circuits.picture.details import details_of
+from affectlens.circuits.questions import Question, questions
+from affectlens.circuits.sections import render
+from affectlens.circuits.settings import Asked
+from affectlens.model import LensModel, load_model
+from affectlens.patching.named import CUE
+from affectlens.run import Run
+from affectlens.stimuli import Battery, load_battery
+from affectlens.stimuli.battery import lasting
+from affectlens.types import Json
+
+COMMAND = "circuit"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run and what it found."""
+
+    run: Run
+    found: dict[str, Found]  # by emotion
+    agreement: AgreementReport
+    details: dict[str, Detail] | None = None  # while the texts are at hand
+
+
+def study(asked: Asked, *, out: Path, resume: bool = False, progress: bool | None = None) -> Finished:
+    """Find and verify circuits, and write the run to ``out``; with ``resume``, go on where a stopped run was.
+
+    Args:
+        asked: the settings.
+        out: the run folder.
+        resume: go on with a run, with its own settings.
+        progress: show bars; by default where a person is looking.
+
+    Raises:
+        AffectLensError: whatever the parts raise; the run folder then keeps what was computed.
+    """
+    table = load_battery(asked.battery)
+    if not resume:
+        Run.refuse_existing(out)
+    start = time.perf_counter()
+    model = load_model(asked.model, device=asked.device, dtype=asked.dtype, revision=asked.revision, progress=progress)
+    ready = questions(
+        model, table, asked.emotions, metric=asked.metric, contrast=asked.contrast, layer=asked.layer,
+        pairs=asked.scenes, cue=CUE if asked.cue is None else asked.cue, chat=asked.chat, seed=asked.seed,
+        progress=progress,
+    )  # fmt: skip
+    run = _opened(asked, out, resume, model, table, ready)
+    run.info["timings"]["load"] = round(time.perf_counter() - start, 2)
+    run.note(status="running")
+    facts: Json = {"battery": table.name, "battery_sha256": table.sha256, "source": model.source}
+    try:
+        each = {}
+        for question in ready:
+            with run.timed(question.emotion):
+                each[question.emotion] = found(model, question, asked, facts, out / question.emotion, progress)
+        with run.timed("agreement"):
+            agreement = _agreement(asked, out, model, table, each, progress)
+        done = Finished(run, each, agreement, dict(_details(model, ready, each)))
+        run.close("done")
+        render(done)
+    except BaseException:
+        run.close("stopped")
+        raise
+    return done
+
+
+def reload(folder: Path) -> Finished:
+    """A run and its finished circuits, from the folder.
+
+    Raises:
+        RunError: if the folder holds no such run.
+        AffectLensError: if nothing of it is finished, or it is damaged.
+    """
+    run = Run.of(folder, COMMAND)
+    each = {name: Found.load(folder / name, name) for name in run.info["emotions"]}
+    return Finished(run, each, AgreementReport.load(folder))
+
+
+def _opened(asked: Asked, out: Path, resume: bool, model: LensModel, table: Battery, ready: list[Question]) -> Run:
+    if resume:
+        run = Run.of(out, COMMAND)
+        run.expect("battery", "battery_sha256", table.sha256)
+        run.expect("model", "fingerprint", model.fingerprint)
+        return run
+    kept = replace(asked, model=lasting(asked.model), battery=lasting(asked.battery), runs=lasting(asked.runs))
+    run = Run.create(out, command=COMMAND, config=kept.to_config())
+    run.note(fingerprint=model.fingerprint, source=model.source, battery_sha256=table.sha256, device=str(model.device),
+             emotions=[question.emotion for question in ready])  # fmt: skip
+    return run
+
+
+def _agreement(
+    asked: Asked, out: Path, model: LensModel, table: Battery, each: dict[str, Found], progress: bool | None
+) -> AgreementReport:
+    """The circuits beside what earlier runs say; saved in the run."""
+    stages = find_runs(asked.runs, model.fingerprint, battery_sha256=table.sha256)
+    if "probe" not in stages and asked.read:
+        acts = capture(model, table, sites="resid_post", positions=["mean"], progress=progress)
+        read_by_emotion(acts, seed=asked.seed, progress=progress).save(out)
+        stages["probe"] = out
+    circuits = {emotion: one.layers for emotion, one in each.items()}
+    found = agree(
+        model.name, probe=stages.get("probe"), patch=stages.get("patch"), features=stages.get("features"),
+        steering=stages.get("steering"), circuits=circuits, battery_sha256=table.sha256, n_layers=model.n_layers,
+    )  # fmt: skip
+    found.save(out)
+    return found
+
+
+def _details(model: LensModel, ready: list[Question], each: dict[str, Found]) -> Iterator[tuple[str, Detail]]:
+    for question in ready:
+        one = each[question.emotion]
+        yield question.emotion, details_of(model, one.graph, question.discovery, scores=one.scores)

@@ -1,0 +1,126 @@
+"""``affectlens circuit`` as a user types it, on a tiny model in a folder."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from affectlens.circuits import finding
+from affectlens.circuits.graph import CircuitGraph
+from affectlens.circuits.settings import Asked
+from affectlens.circuits.study import reload
+from affectlens.testing import tiny_hf, tiny_tokenizer
+from tests.conftest import Typed
+
+EMOTIONS = ("sadness", "joy")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_hf("llama").save_pretrained(home)
+    tiny_tokenizer().save_pretrained(home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def battery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("batteries") / "pairs.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in items()))
+    return path
+
+
+def items() -> Iterator[dict[str, object]]:
+    """Eight pairs of each of two emotions."""
+    for i in range(16):
+        for role, end in (("emotional", "fell on him"), ("neutral", "led to him")):
+            yield {
+                "id": f"{i}.{role}", "text": f"Day {i * i}. The bridge {end}.", "split": "vignettes", "role": role,
+                "affect": role == "emotional", "emotion": EMOTIONS[i % 2], "domain": f"d{i // 2 % 4}", "group": str(i),
+                "valence": (-1, 1)[i % 2] if role == "emotional" else 0,
+            }  # fmt: skip
+
+
+def asked(tiny: Path, battery: Path, tmp_path: Path, *more: str) -> list[object]:
+    return ["circuit", tiny, "-e", "grief", "--battery", battery, "--quick", "--runs", tmp_path / "runs", *more]
+
+
+def test_a_run_as_a_user_types_it(tiny: Path, battery: Path, tmp_path: Path, typed: Typed) -> None:
+    """Two emotions, the peak word for one; report, picture, graph; drawn again from the folder alone."""
+    out = tmp_path / "run"
+    code, said, err = typed(*asked(tiny, battery, tmp_path, "-e", "joy", "--out", str(out), "--metric", "said_valence"))
+    assert (code, err) == (0, "")
+    assert "sadness" in said
+    assert str(out / "report.html") in said
+    page, picture = ((out / name).read_text() for name in ("report.html", "picture.html"))
+    assert "Do reading, using and steering agree?" in page
+    assert "What the circuits share" in page
+    assert "L0.H0" in picture
+    info = json.loads((out / "run.json").read_text())
+    assert (info["status"], info["emotions"]) == ("done", list(EMOTIONS))
+    graph = CircuitGraph.load(out / "sadness" / finding.GRAPH)
+    assert graph.meta["emotion"] == "sadness"
+    assert not (out / "sadness" / finding.KEPT).exists()
+    (out / "report.html").unlink()
+    assert typed("report", out, "--quiet")[:2] == (0, f"{out / 'report.html'}\n")
+    assert reload(out).found["joy"].graph.edges.equals(CircuitGraph.load(out / "joy" / finding.GRAPH).edges)
+
+
+def test_a_stopped_run_goes_on(
+    tiny: Path, battery: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after the verification: its passes are not made again, and the outcome is that of a whole run."""
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    monkeypatch.setattr(finding, "_exact", lambda *_args: (_ for _ in ()).throw(KeyboardInterrupt))
+    code, _, err = typed(*asked(tiny, battery, tmp_path, "--out", str(out)))
+    assert code == 2
+    assert f"--resume {out}" in err
+    monkeypatch.undo()
+    kept = {path: path.stat().st_mtime_ns for path in (out / "sadness" / finding.KEPT).rglob("*.parquet")}
+    assert kept
+    monkeypatch.setattr(finding.shutil, "rmtree", lambda *_args, **_how: None)
+    assert typed("circuit", "--resume", out)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    monkeypatch.undo()
+    assert typed(*asked(tiny, battery, tmp_path, "--out", str(whole)))[0] == 0
+    graphs = [CircuitGraph.load(home / "sadness" / finding.GRAPH) for home in (out, whole)]
+    assert graphs[0].edges.equals(graphs[1].edges)
+
+
+def test_machines_and_forecasts(tiny: Path, battery: Path, tmp_path: Path, typed: Typed) -> None:
+    """JSON names the report and each circuit; --dry-run writes nothing."""
+    code, said, _ = typed(*asked(tiny, battery, tmp_path, "--out", str(tmp_path / "run"), "--json"))
+    assert code == 0
+    told = json.loads(said)
+    assert Path(told["report"]).is_file()
+    assert told["circuits"][0]["emotion"] == "sadness"
+    code, said, _ = typed(*asked(tiny, battery, tmp_path, "--dry-run", "--json", "--out", str(tmp_path / "other")))
+    assert json.loads(said)["runs of a circuit"] > 0
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(("more", "sentence"), [
+    (["-e", "glee"], "glee"), (["--metric", "mood"], "mood"), (["-e", "fear"], "a circuit needs eight scenes"),
+    (["--metric", "kl", "--method", "gradient"], "gradient"), (["--rule", "best"], "best"),
+])  # fmt: skip
+def test_mistakes_are_sentences(
+    more: list[str], sentence: str, tiny: Path, battery: Path, tmp_path: Path, typed: Typed
+) -> None:
+    """Exit code 2, one sentence."""
+    code, _, err = typed(*asked(tiny, battery, tmp_path, *more, "--out", str(tmp_path / "run")))
+    assert code == 2
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+def test_a_run_is_continued_with_its_own_settings(tmp_path: Path, typed: Typed) -> None:
+    code, _, err = typed("circuit", "--resume", tmp_path, "--steps", "7")
+    assert code == 2
+    assert "--steps" in err
+
+
+def test_settings_survive_the_folder() -> None:
+    one = Asked("m", ("joy", "fear"), randoms=7)
+    assert Asked.from_config(json.loads(json.dumps(one.to_config()))) == one
+    assert one.amounts.randoms == 7
