@@ -98,9 +98,7 @@ def found(
     size = float(verification.meta["size"]) if verification.divided else SHOWN
     mask = at_sizes(scores.space, scores.mean(), (size,), asked.rule)[size]
     if not mask.any():
-        raise CircuitError(
-            f"No path of the {size:.1%} of edges that score highest reaches the end: give more scenes."
-        )
+        raise CircuitError(f"No path of the {size:.1%} of edges that score highest reaches the end: give more scenes.")
     effects = _exact(model, question, scores, mask, asked, kept, progress)
     meta = scores.meta | facts | {
         "emotion": question.emotion, "selection": asked.rule, "size": size, "n_pairs": len(question.discovery),

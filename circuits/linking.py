@@ -114,10 +114,10 @@ def on(space: EdgeSpace, mask: Edges) -> np.ndarray:
         mask: its edges.
     """
     sends = mask.any(1)
-    unused = mask.any(0) & ~(space.feeds & sends).any(1)
-    out = sends | (space.feeds & unused[:, None]).any(0)
+    unused = np.asarray(mask.any(0) & ~(space.feeds & sends).any(1))
+    out = np.asarray(sends | (space.feeds & unused[:, None]).any(0))
     out[0] = False
-    return np.asarray(out)
+    return out
 
 
 def difference(a: "CircuitGraph", b: "CircuitGraph") -> pd.DataFrame:

@@ -50,7 +50,8 @@ def edge_table(
         "receiver": np.array(space.receivers, dtype=object)[columns],
     })  # fmt: skip
     table[["score", "score_low", "score_high"]] = _means(values, group, seed)[["value", "low", "high"]]
-    table, facts = table.assign(**dict.fromkeys(BLANK, np.nan), n=len(values)), {}
+    facts: Json = {}
+    table = table.assign(**dict.fromkeys(BLANK, np.nan), n=len(values))
     if effects is not None and len(effects):
         for edge in effects["edge"].unique():
             space.index(edge)

@@ -9,7 +9,9 @@ part, and how many edges each has.
    of *loose ends* (:mod:`affectlens.circuits.loosening`), ever more steeply: Gibbs sampling with simulated annealing
    (Geman and Geman 1984), then aimed at the loose ends that are left. What comes out is spread over all such circuits,
    not quite evenly.
-3. Where that leaves a loose end, which happens to very sparse circuits, the given circuit's heads get other places in
+3. Where that leaves loose ends in a large circuit, what is loose is taken out, and as many edges are drawn between
+   the same layers among nodes that have a path.
+4. Where that can't be, which happens to very sparse circuits, the given circuit's heads get other places in
    their layers, and its edges are drawn anew one at a time under the condition that none comes loose.
 """
 
@@ -80,11 +82,14 @@ def by_layer(space: EdgeSpace, edges: Edges) -> Int[np.ndarray, "from_layer to_l
 def _drawn(space: EdgeSpace, like: Edges, within: list[Block], n: int, rng: np.random.Generator) -> list[Edges]:
     chains = Chains(space, np.stack([_uniform(like, within, rng) for _ in range(n)]), rng)
     home = np.full(like.size, -1)
-    for k, block in enumerate(within):
-        home[block.flat] = k
+    for number, block in enumerate(within):
+        home[block.flat] = number
     if (open_ones := np.flatnonzero(chains.loose())).size:
         chains.put(open_ones, _annealed(chains.some(open_ones), within))
     for k in np.flatnonzero(chains.loose()):
+        if (full := _filled(space, chains.edges[k], within, rng)) is not None:
+            chains.edges[k] = full
+            continue
         one = chains.some(np.array([k]))
         _aim(one, within, home)
         if one.loose().any():
@@ -93,6 +98,21 @@ def _drawn(space: EdgeSpace, like: Edges, within: list[Block], n: int, rng: np.r
                 one.redraw(block, FROZEN)
         chains.put(np.array([k]), one)
     return list(chains.edges)
+
+
+def _filled(space: EdgeSpace, edges: Edges, within: list[Block], rng: np.random.Generator) -> Edges | None:
+    """Without what lies on no path, and as many edges more between nodes that do; None if there are not so many."""
+    out = space.connected(edges)
+    fed, used = (out.any(0) @ space.feeds), (space.feeds @ out.any(1))  # by something, by somebody
+    fed[0] = used[-1] = True
+    live = space.allowed & fed[:, None] & used[None]
+    for block in within:
+        lacking = block.size - int(out.ravel()[block.flat].sum())
+        open_ones = block.flat[live.ravel()[block.flat] & ~out.ravel()[block.flat]]
+        if lacking > len(open_ones):
+            return None
+        out.ravel()[rng.choice(open_ones, size=lacking, replace=False)] = True
+    return out
 
 
 def _uniform(like: Edges, within: list[Block], rng: np.random.Generator) -> Edges:

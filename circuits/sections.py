@@ -99,9 +99,9 @@ def _shared(graphs: dict[str, CircuitGraph]) -> Iterator[Section]:
     edges = table[table["of"] == "edges"]
     sure = edges[edges["p_adjusted"] <= 0.05]
     lines = [
-        f"Two circuits share {edges['value'].mean():.2f} of their edges on average (random circuits with as many edges "
-        f"between the same layers: {edges['expected'].mean():.2f}); {len(sure)} of {len(edges)} pairs of emotions share "
-        "more than those do (one-sided, Benjamini-Hochberg)."
+        f"Two circuits share {edges['value'].mean():.2f} of their edges on average (random circuits as large: "
+        f"{edges['expected'].mean():.2f}); {len(sure)} of {len(edges)} pairs of emotions share more than circuits with "
+        "as many edges between the same layers do (one-sided, Benjamini-Hochberg)."
     ]
     figures = []
     if len(graphs) >= LEAST:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from affectlens.circuits import linking
 from affectlens.circuits.space import EdgeSpace
 from affectlens.errors import CircuitError
 from affectlens.paths import write_text
@@ -139,8 +140,13 @@ def _from_graphml(text: str) -> tuple[EdgeSpace, pd.DataFrame, pd.DataFrame, Jso
     if "affectlens" not in whole.graph:
         raise CircuitError("This GraphML is not from AffectLens: its graph has no attribute affectlens.")
     parts = from_json(whole.graph["affectlens"])
-    drawn = {(facts.get("sender"), facts.get("receiver")) for _, _, facts in whole.edges(data=True)}
-    if drawn != set(parts[1][["sender", "receiver"]].itertuples(index=False, name=None)):
+    space, edges, _, _ = parts
+    drawn = {(a, b, facts.get("port")) for a, b, facts in whole.edges(data=True)}
+    wanted = set()
+    for sender, receiver in edges[["sender", "receiver"]].itertuples(index=False):
+        heads, port = linking.readers(space, receiver)
+        wanted |= {(linking.node_of(sender), head, port) for head in heads}
+    if drawn != wanted:
         raise CircuitError("The edges of this GraphML were changed by another program: load the JSON, or save it anew.")
     return parts
 

@@ -122,12 +122,12 @@ def against(
     rows = []
     for of, values in (("tree", heights), ("overlap", pairs)):
         for name, model in models.items():
-            drawn = _standard(model[moved[:, upper[0]], moved[:, upper[1]]]) @ _standard(values[None])[0]
-            seen = _standard(model[upper][None]) @ _standard(values[None])[0]
+            drawn = _standard(model[moved[:, upper[0]], moved[:, upper[1]]]) @ _standard(np.asarray(values)[None])[0]
+            seen = _standard(model[upper][None]) @ _standard(np.asarray(values)[None])[0]
             null = compare(seen, drawn[:, None], exact=exact)
             rows.append({"of": of, "against": name, "value": float(seen[0]), "p": float(null.p[0]),
                          "attainable": null.attainable, "null": float(null.mean[0]), "n": len(names)})  # fmt: skip
-    fidelity = float(_standard(heights[None])[0] @ _standard(pairs[None])[0])
+    fidelity = float(_standard(np.asarray(heights)[None])[0] @ _standard(np.asarray(pairs)[None])[0])
     return Wheel(names, distance, joins, pd.DataFrame(rows), fidelity)
 
 

@@ -10,6 +10,7 @@ contributions add up to what attention adds to the stream.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -83,9 +84,11 @@ class Wiring:
         return value if self.feed_after is None else self.feed_after(value)
 
 
-@torch.no_grad()
+_FOUND: "WeakKeyDictionary[LensModel, list[Wiring]]" = WeakKeyDictionary()  # of the first blocks
+
+
 def wire(model: LensModel, layers: int) -> list[Wiring]:
-    """The wiring of the first blocks.
+    """The wiring of the first blocks; found once a model, whose weights do not change.
 
     Args:
         model: from :func:`affectlens.load_model`.
@@ -94,10 +97,13 @@ def wire(model: LensModel, layers: int) -> list[Wiring]:
     Raises:
         CircuitError: a block that reads the stream, or writes to it, in a way that can't be followed.
     """
-    calls, parts = observed(model)
-    return [_wire(model, layer, calls[layer], parts[layer]) for layer in range(layers)]
+    if len(_FOUND.get(model, ())) < layers:
+        calls, parts = observed(model)
+        _FOUND[model] = [_wire(model, layer, calls[layer], parts[layer]) for layer in range(layers)]
+    return _FOUND[model][:layers]
 
 
+@torch.no_grad()
 def _wire(model: LensModel, layer: int, calls: list[Call], part: Parts) -> Wiring:
     if part.attn_out is None or part.mlp_out is None or part.heads is None or part.feed is None:
         raise CircuitError(f"Layer {layer} of {model.name} does not add heads and an MLP to one stream.")

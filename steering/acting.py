@@ -95,6 +95,8 @@ class Acting:
             s = term.strength * self._share(term, h)
             if term.operator.kind == "add":
                 h = operators.add(h, u, s, term.direction.norm)
+            elif term.operator.kind == "scale":
+                h = operators.scale(h, u * term.direction.norm, s, self._reference(term, value.device))
             elif term.operator.kind == "rotate":
                 h = operators.rotate(h, u, s, term.operator.argument or 0.0)
             else:
@@ -108,7 +110,7 @@ class Acting:
         n = h.shape[1]
         if self.forced:
             return torch.ones(1, n, 1, device=h.device)
-        real = (self.cursor.positions >= 0).to(h.device)
+        real = (self.cursor.positions >= (1 if term.operator.kind == "scale" else 0)).to(h.device)
         share = real.float()
         if not term.timing.steady:
             if self.width is None:
@@ -123,7 +125,15 @@ class Acting:
         return share[..., None]
 
     def _unit(self, term: Term, device: torch.device) -> Float[Tensor, " d"]:
-        key = (id(term), device)
+        return self._kept(term.direction.vector, device)
+
+    def _reference(self, term: Term, device: torch.device) -> Float[Tensor, " d"]:
+        if term.reference is None:
+            raise SteerError("scale moves away from a reference, and this term has none: make it by a Modulation.")
+        return self._kept(term.reference, device)
+
+    def _kept(self, array: Float[np.ndarray, " d"], device: torch.device) -> Float[Tensor, " d"]:
+        key = (id(array), device)
         if key not in self._ready:
-            self._ready[key] = torch.as_tensor(term.direction.vector, dtype=torch.float32, device=device)
+            self._ready[key] = torch.as_tensor(array, dtype=torch.float32, device=device)
         return self._ready[key]

@@ -121,6 +121,7 @@ def _prove(model: LensModel, plan: SteeringPlan) -> None:
     """Raise a :class:`SteerError` if the plan at full strength changes no logit; a plan is tried once."""
     said = [plan.conflict.encode(), model.fingerprint.encode()]
     said += [f"{t.direction.site} {t.operator}".encode() + t.vector.tobytes() for t in plan.terms]
+    said += [t.reference.tobytes() for t in plan.terms if t.reference is not None]
     key = hashlib.sha256(b"|".join(said)).hexdigest()
     if key in _PROVED:
         return

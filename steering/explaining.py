@@ -42,6 +42,7 @@ def _line(term: "Term") -> str:
         "add": f"{term.strength:+.3f} of the norm ({d.norm:.0f})",
         "project_out": f"{term.strength:.0%} of its projection taken out",
         "clamp": f"projection moved {term.strength:.0%} of the way to percentile {term.operator.argument} of neutral",
+        "scale": f"distance of its parts from their reference times {1 + term.strength:g}",
         "rotate": f"turned by {term.strength * (term.operator.argument or 0):+.1f} degrees",
     }[term.operator.kind]
     gate = f", where {term.gate.says}" if term.gate else ""

@@ -1,4 +1,4 @@
-"""What steering does to a value: add, project out, clamp, rotate.
+"""What steering does to a value: add, project out, clamp, rotate; and scale, of the parts of a circuit.
 
 ``h`` is ``[batch, pos, d]``, ``u`` the unit vector, ``n`` the site's median norm and ``s`` the strength, a number or
 ``[batch, pos, 1]``, which is 0 where nothing is to happen. At ``s = 0`` each is the identity.
@@ -8,7 +8,12 @@
 ``project_out`` h - s (h.u) u                   at 1 nothing of the direction is left
 ``clamp(90)``   h + s (c - h.u) u               at 1 the projection is ``c``, that percentile of neutral tokens' own
 ``rotate(30)``  h turned towards u by s 30 deg  in the plane of h and u: the length stays
+``scale``       h + s w (h - r)                 each coordinate's distance from a reference ``r``, times 1 + s w
 =============== =============================== ==================================================================
+
+``scale`` has weights ``w`` and a reference ``r`` of its own, both ``[d]``, so no text names it: the modulation of a
+circuit makes it (:mod:`affectlens.circuits.modulating`). It leaves a sequence's first token as it is, an attention sink
+whose activations are far from the mean of others.
 """
 
 import re
@@ -27,7 +32,7 @@ Strength = Float[Tensor, "#batch #pos 1"] | float
 
 @dataclass(frozen=True)
 class Operator:
-    """One of the four; ``argument`` is a percentile of ``clamp`` and an angle in degrees of ``rotate``.
+    """One of the five; ``argument`` is a percentile of ``clamp`` and an angle in degrees of ``rotate``.
 
     >>> str(Operator.parse("clamp(90)"))
     'clamp(90)'
@@ -79,3 +84,8 @@ def rotate(h: Tensor, u: Float[Tensor, " d"], s: Strength, degrees: float) -> Te
     turned = length * (then.cos() * u + then.sin() * across / side.clamp(min=1e-12))
     stays = (side <= 1e-6 * length) | (then == now)
     return torch.where(stays, wide, turned).to(h.dtype)
+
+
+def scale(h: Tensor, w: Float[Tensor, " d"], s: Strength, reference: Float[Tensor, " d"]) -> Tensor:
+    """``h`` with its distance from ``reference`` multiplied by ``1 + s * w``, coordinate by coordinate."""
+    return h + (s * w * (h.float() - reference)).to(h.dtype)

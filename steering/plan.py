@@ -33,11 +33,12 @@ class Term:
 
     direction: Direction
     dose: float  # as asked: 1.0 is the safe dose, or a share of the norm if the term is raw
-    strength: float  # of ``add`` the signed share of the norm, of the others the share of the whole way
+    strength: float  # of ``add`` the signed share of the norm, of ``scale`` the gain less 1, else the share of the way
     raw: bool = False  # whether the dose was asked for as a share of the norm
     operator: Operator = field(default_factory=lambda: Operator("add"))
     timing: Timing = field(default_factory=Timing)
     gate: Gate | None = None
+    reference: Float[np.ndarray, " d"] | None = None  # of ``scale``: the value from which it moves away
 
     @property
     def adds_always(self) -> bool:
@@ -46,7 +47,7 @@ class Term:
 
     @property
     def vector(self) -> Float[np.ndarray, " d"]:
-        """What ``add`` adds at full strength, ``[d]``, in the site's own units."""
+        """What ``add`` adds at full strength, in the site's own units; of ``scale`` the gain less 1. ``[d]``."""
         return self.strength * self.direction.norm * self.direction.vector.astype(np.float64)
 
 

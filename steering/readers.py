@@ -55,7 +55,8 @@ def readers_for(
         layer: of the probes or, without probes and readers, of the plan's own directions.
 
     Raises:
-        SteerError: readers that lack every emotion of the plan, or a layer that the model lacks.
+        SteerError: readers that lack every emotion of the plan, none for a plan that only scales, or a layer that the
+            model lacks.
         StoreError: probes of another model, or without that layer.
         BatteryError: probes of several classes that lack an emotion of the plan.
     """
@@ -65,11 +66,14 @@ def readers_for(
         (t.direction.emotion, t.direction.site): t.direction for t in sorted(plan.terms, key=lambda t: -abs(t.strength))
     }
     emotions = tuple(dict.fromkeys(emotion for emotion, _ in steering))
+    steering = {key: d for key, d in steering.items() if not d.facts.get("weights")}
     found: list[Reader] = []
     if probes is not None:
         found += _of_probes(model, probes, emotions, layer)
     if readers is not None:
         found += _of_others(model, readers, emotions)
+    if not found and not steering:
+        raise SteerError("Scaling parts has no direction to read replies with: give beside probes= or readers=.")
     if not found:
         found += _later(model, list(steering.values()), layer)
     return (*found, *(_projecting(d, d.at, own=True) for d in steering.values()))

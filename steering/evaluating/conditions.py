@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from affectlens.errors import SteerError
 from affectlens.generating import Decoding
-from affectlens.layouts import Layout
+from affectlens.layouts import Layout, lay_out
 from affectlens.model import LensModel
 from affectlens.sites import Site
 from affectlens.steering.directions import Direction, Directions
 from affectlens.steering.evaluating.rows import Addition, Row, reply_nll, text_nll, write_rows
+from affectlens.stimuli.battery import Battery
 from affectlens.types import Json
 
 Prompt = tuple[str, str, str]  # id, half, text
@@ -58,7 +60,7 @@ def facts(
     return {"condition": condition, "method": method, "site": site, "emotion": emotion, "dose": dose, "draw": draw}
 
 
-def addition(directions: Directions, emotion: str, raw: float) -> Addition:
+def addition(directions: Directions, emotion: str, raw: float) -> dict[Site, np.ndarray]:
     """An emotion's vectors at a raw dose, at all its sites."""
     return {d.at: raw * d.norm * d.vector.astype(np.float64) for d in directions[emotion]}
 
@@ -147,13 +149,54 @@ def neutral_texts(
         doses: raw, by emotion.
         progress: show a bar.
     """
+    asked = [
+        (addition(directions, e, d), {"emotion": e, "method": directions[e][0].called, "site": _site(directions[e]),
+                                      "dose": d})
+        for e, grid in doses.items() for d in grid
+    ]  # fmt: skip
+    return read_neutral(model, texts, asked, progress)
+
+
+def read_neutral(
+    model: LensModel, texts: Mapping[str, Layout], changes: Sequence[tuple[Addition, Json]], progress: bool | None
+) -> pd.DataFrame:
+    """Nats a token of neutral human texts under each change, beside those of the plain model.
+
+    Args:
+        model: the model.
+        texts: laid out, by id.
+        changes: what is done, with the columns that say what it is.
+        progress: show a bar.
+    """
     names, layouts = list(texts), list(texts.values())
     plain = text_nll(model, layouts, [Row(i, {}) for i in range(len(layouts))], progress=progress)
-    cells = [(e, d, i) for e, grid in doses.items() for d in grid for i in range(len(layouts))]
-    read = text_nll(model, layouts, [Row(i, addition(directions, e, d)) for e, d, i in cells], progress=progress)
-    first = {e: directions[e][0] for e in doses}
+    cells = [(change, said, i) for change, said in changes for i in range(len(layouts))]
+    read = text_nll(model, layouts, [Row(i, change) for change, _, i in cells], progress=progress)
     return pd.DataFrame([
-        {"emotion": e, "method": first[e].called, "site": _site(directions[e]), "dose": d, "text": names[i], "nll": nll,
-         "plain_nll": plain[i]}
-        for (e, d, i), nll in zip(cells, read, strict=True)
+        said | {"text": names[i], "nll": nll, "plain_nll": plain[i]}
+        for (_, said, i), nll in zip(cells, read, strict=True)
     ])  # fmt: skip
+
+
+def calm_texts(
+    model: LensModel, battery: Battery, n: int, seed: int, without: Collection[str] = ()
+) -> dict[str, Layout]:
+    """Up to ``n`` neutral items of a battery, laid out, by id.
+
+    Args:
+        model: that reads them.
+        battery: whose items they are.
+        n: how many at most.
+        seed: of the choice.
+        without: groups whose items are not taken.
+
+    Raises:
+        SteerError: fewer than two.
+    """
+    items = battery.frame()
+    calm = items[(items["role"] == "neutral") & ~items["group"].isin(list(without))]
+    if len(calm) < 2:
+        raise SteerError(f"{battery.name} has {len(calm)} neutral items; perplexity is measured on 2 or more.")
+    order = np.random.default_rng(seed).permutation(len(calm))[:n]
+    mine = calm.iloc[np.sort(order)]
+    return dict(zip(mine["id"].astype(str), lay_out(model, mine), strict=True))

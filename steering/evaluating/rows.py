@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.capturing import budget, plan_batches
+from affectlens.cursors import Cursor, following
 from affectlens.generating import Decoding, generate
 from affectlens.hooks import attach
 from affectlens.layouts import Layout
@@ -24,7 +25,17 @@ from affectlens.readout import token_logprobs
 from affectlens.sites import Site
 
 TOKENS = 4096  # a batch's, padded: while it writes, a batch costs memory traffic more than arithmetic
-Addition = Mapping[Site, np.ndarray]  # what is added at every token, [d] a site, heads laid end to end
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """``h + slope * h + shift`` at every token but a sequence's first: what the operator ``scale`` does, as one map."""
+
+    slope: Float[np.ndarray, " d"]
+    shift: Float[np.ndarray, " d"]
+
+
+Addition = Mapping[Site, np.ndarray | Scaling]  # what is added at every token, [d] a site, heads laid end to end
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +48,21 @@ class Row:
 
 @contextmanager
 def added(model: LensModel, additions: Sequence[Addition]) -> Iterator[None]:
-    """Add to each row of the batches inside the ``with`` its own vectors, at every token."""
+    """Add to each row of the batches inside the ``with`` its own vectors, at every token; or scale its own parts."""
     sites = sorted({site for addition in additions for site in addition})
+    scaling = any(isinstance(change, Scaling) for addition in additions for change in addition.values())
     with ExitStack() as handles:
+        cursor = handles.enter_context(following(model)) if scaling else None
         for site in sites:
-            shape = model.sites.shape(site)
-            size = int(np.prod(shape))
-            each = np.stack([np.asarray(a.get(site, np.zeros(size)), dtype=np.float32) for a in additions])
-            attach(handles, model.sites.find(site), partial(_add, model, site, torch.as_tensor(each)), writing=True)
+            none = np.zeros(int(np.prod(model.sites.shape(site))))
+            changes = [addition.get(site, none) for addition in additions]
+            each = _stacked([none if isinstance(one, Scaling) else one for one in changes])
+            attach(handles, model.sites.find(site), partial(_add, model, site, each), writing=True)
+            if cursor is not None and any(isinstance(one, Scaling) for one in changes):
+                slope = _stacked([one.slope if isinstance(one, Scaling) else none for one in changes])
+                shift = _stacked([one.shift if isinstance(one, Scaling) else none for one in changes])
+                act = partial(_scale, model, site, slope, shift, cursor)
+                attach(handles, model.sites.find(site), act, writing=True)
         handles.enter_context(model.edited())
         yield
 
@@ -53,6 +71,21 @@ def _add(model: LensModel, site: Site, each: Float[Tensor, "row d"], value: Tens
     part = model.sites.part(site, value)
     more = each.to(value.device, value.dtype).reshape(each.shape[0], 1, *part.shape[2:])
     return model.sites.with_part(site, value, part + more)
+
+
+def _scale(
+    model: LensModel, site: Site, slope: Float[Tensor, "row d"], shift: Float[Tensor, "row d"], cursor: Cursor,
+    value: Tensor,
+) -> Tensor:  # fmt: skip
+    part = model.sites.part(site, value)
+    h = part.reshape(*value.shape[:2], -1).float()
+    acts = (cursor.positions > 0).to(h.device)[..., None]
+    more = acts * (slope.to(h.device)[:, None] * h + shift.to(h.device)[:, None])
+    return model.sites.with_part(site, value, part + more.to(part.dtype).reshape(part.shape))
+
+
+def _stacked(arrays: Sequence[np.ndarray]) -> Float[Tensor, "row d"]:
+    return torch.as_tensor(np.stack([np.asarray(one, dtype=np.float32) for one in arrays]))
 
 
 def write_rows(

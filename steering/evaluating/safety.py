@@ -108,30 +108,42 @@ class Choice:
         return facts | {name: getattr(self, name) for name in ("safe", "stopped", "by", "ratio", "neutral")}
 
 
-def choices(replies: pd.DataFrame, neutral: pd.DataFrame) -> list[Choice]:
+def choices(replies: pd.DataFrame, neutral: pd.DataFrame, highest: float = HIGHEST) -> list[Choice]:
     """The safe dose of every way of steering, from the half ``choose`` alone.
 
     Args:
         replies: one row a reply.
         neutral: one row a neutral text and dose.
+        highest: the perplexity ratio up to which a dose is safe.
     """
     texts = halved(neutral)
     mine, texts = replies[replies["half"] == CHOOSE], texts[texts["half"] == CHOOSE]
     plain = mine[mine["condition"] == "plain"]
-    return [_choice(arm, arm.of(mine), plain, arm.of(texts)) for arm in arms_of(replies)]
+    return [choice(arm, arm.of(mine), plain, arm.of(texts), highest) for arm in arms_of(replies)]
 
 
-def _choice(arm: Arm, rows: pd.DataFrame, plain: pd.DataFrame, texts: pd.DataFrame) -> Choice:
+def choice(arm: Arm, rows: pd.DataFrame, plain: pd.DataFrame, texts: pd.DataFrame, highest: float) -> Choice:
+    """The safe dose of one way of steering.
+
+    Args:
+        arm: the way.
+        rows: its replies of the half ``choose``.
+        plain: the plain replies of that half.
+        texts: the neutral texts of that half, as it reads them.
+        highest: the perplexity ratio up to which a dose is safe.
+    """
     safe, ran = None, not texts.empty
     for dose in sorted(float(one) for one in rows["dose"].unique() if one > 0):
-        by, ratio = _unsafe(arm.of(rows, dose), plain, arm.of(texts, dose) if ran else None)
+        by, ratio = _unsafe(arm.of(rows, dose), plain, arm.of(texts, dose) if ran else None, highest)
         if by:
             return Choice(arm, safe, dose, by, ratio, ran)
         safe = dose
     return Choice(arm, safe, None, "", None, ran)
 
 
-def _unsafe(rows: pd.DataFrame, plain: pd.DataFrame, texts: pd.DataFrame | None) -> tuple[str, float | None]:
+def _unsafe(
+    rows: pd.DataFrame, plain: pd.DataFrame, texts: pd.DataFrame | None, highest: float
+) -> tuple[str, float | None]:
     """Why a dose is not safe, and the ratio; nothing if it is."""
     if np.isfinite(logarithm(rows["ppl"])).mean() < MEASURED:
         return "unmeasured", None
@@ -141,6 +153,6 @@ def _unsafe(rows: pd.DataFrame, plain: pd.DataFrame, texts: pd.DataFrame | None)
     for name, ratio in found.items():
         if ratio is None:
             return "unmeasured", None
-        if not ratio.value <= HIGHEST:
+        if not ratio.value <= highest:
             return name, ratio.value
     return "", None

@@ -88,7 +88,7 @@ def evaluate(
     found = _directions(lens, kept if resume else directions, table, seed, progress)
     found = found if resume or not emotions else found.only(*emotions)
     checked(found)
-    how_much, readers = scale or (QUICK if quick else FULL), list(judges or _judges(lens, progress))
+    how_much, readers = scale or (QUICK if quick else FULL), list(judges or judges_for(lens, progress))
     if endpoint:
         key = endpoint.get("key_env", "")
         readers.append(endpoint_judge(endpoint["url"], endpoint["model"], key_env=key, seed=seed))
@@ -144,7 +144,13 @@ def layer_of(model: LensModel) -> int:
     return round(0.6 * model.n_layers)
 
 
-def _judges(model: LensModel, progress: bool | None) -> list[Judge]:
+def judges_for(model: LensModel, progress: bool | None) -> list[Judge]:
+    """The two judges that read if none are given: an encoder, and the likelihoods of the embedded model.
+
+    Args:
+        model: that is steered; it judges itself if it is the embedded one.
+        progress: show a bar; by default where a person is looking.
+    """
     from affectlens.steering.judging import encoder_judge, likelihood_judge
     from affectlens.steering.judging.calibrating import bundled as calibrations
 

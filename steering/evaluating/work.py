@@ -9,7 +9,6 @@ import pandas as pd
 
 from affectlens.errors import SteerError
 from affectlens.generating import Decoding
-from affectlens.layouts import lay_out
 from affectlens.model import LensModel
 from affectlens.paths import write_parquet
 from affectlens.run import Run
@@ -156,22 +155,27 @@ class Work:
         return pd.concat(parts, ignore_index=True)
 
     def _neutral(self, dose: float) -> pd.DataFrame:
-        items = self.battery.frame()
-        calm = items[items["role"] == "neutral"]
-        if len(calm) < 2:
-            raise SteerError(f"{self.battery.name} has {len(calm)} neutral items; perplexity is measured on 2 or more.")
-        order = np.random.default_rng(self.seed).permutation(len(calm))[: self.scale.texts]
-        mine = calm.iloc[np.sort(order)]
-        texts = dict(zip(mine["id"].astype(str), lay_out(self.model, mine), strict=True))
+        texts = written.calm_texts(self.model, self.battery, self.scale.texts, self.seed)
         grid = dict.fromkeys(self.directions.emotions, (dose,))
         return written.neutral_texts(self.model, texts, self.directions, grid, self.progress)
 
     def kept(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """A table of the run, computed once: a stopped run goes on behind it."""
-        path = self.run.folder / "results" / f"step.{name}.parquet"
-        if path.is_file():
-            return pd.read_parquet(path)
-        with self.run.timed(name):
-            frame = compute()
-        write_parquet(path, frame)
-        return frame
+        return kept(self.run, name, compute)
+
+
+def kept(run: Run, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """A table of a run, computed once: a stopped run goes on behind it.
+
+    Args:
+        run: that keeps it.
+        name: of the step.
+        compute: what makes it.
+    """
+    path = run.folder / "results" / f"step.{name}.parquet"
+    if path.is_file():
+        return pd.read_parquet(path)
+    with run.timed(name):
+        frame = compute()
+    write_parquet(path, frame)
+    return frame

@@ -1,0 +1,154 @@
+"""``compare``: scale and replace a circuit's parts, steer, ask in words; judge blindly; at equal perplexity cost.
+
+After the comparison of prompting, steering and circuit modulation in arXiv:2510.11328, whose judges knew the target and
+whose ways differed in what they cost; here judges are blind, and each way has the largest dose within one budget.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from affectlens.circuits.modulating.comparison import Comparison, comparison_of
+from affectlens.circuits.modulating.extents import FULL, QUICK, Extent
+from affectlens.circuits.modulating.making import training
+from affectlens.circuits.modulating.modulation import Modulation
+from affectlens.circuits.modulating.sections import render
+from affectlens.circuits.modulating.trial import Trial
+from affectlens.errors import CircuitError
+from affectlens.model import LensModel
+from affectlens.run import Run
+from affectlens.steering.applying import steer
+from affectlens.steering.directions import Directions
+from affectlens.steering.evaluating.prompts import instruction
+from affectlens.steering.evaluating.study import judges_for, layer_of
+from affectlens.steering.extracting import extract
+from affectlens.steering.judging.verdicts import Judge
+from affectlens.stimuli.battery import Battery, load_battery
+from affectlens.stimuli.taxonomy import EMOTIONS
+
+COMMAND = "modulate"
+
+
+def compare(
+    model: LensModel,
+    modulations: Modulation | Sequence[Modulation],
+    *,
+    out: str | Path,
+    battery: str | Path | Battery = "core",
+    directions: Directions | None = None,
+    judges: Sequence[Judge] | None = None,
+    scale: Extent | None = None,
+    quick: bool = False,
+    resume: bool = False,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> tuple[Run, Comparison]:
+    """Compare ways to one emotion or several, and write the run to ``out``.
+
+    Args:
+        model: that is modulated.
+        modulations: of its circuits' parts, one an emotion.
+        out: the run folder.
+        battery: that the means are of; of its other scenes the neutral texts are read.
+        directions: the residual ones; by default one is extracted from the modulations' own scenes, against neutral,
+            three fifths of the way up.
+        judges: two or more; by default the encoder and the embedded model's likelihoods.
+        scale: how much is written, for a size of your own.
+        quick: few doses, prompts and draws: a first look.
+        resume: go on with what a stopped run left out.
+        seed: of sampling, draws and bootstraps.
+        progress: show bars; by default where a person is looking.
+
+    Returns:
+        The run, with ``report.html``, and the comparison.
+
+    Raises:
+        CircuitError: another model's or battery's modulation, an emotion twice, or one that judges don't know.
+        SteerError: directions without an emotion, or of another model; parts that change no logit; too few neutral
+            texts.
+        RunError: a folder that exists, or, resumed, one that was begun otherwise.
+    """
+    home, table = Path(out), load_battery(battery) if isinstance(battery, str | Path) else battery
+    many = [modulations] if isinstance(modulations, Modulation) else list(modulations)
+    _check(model, many, table)
+    if not resume:
+        Run.refuse_existing(home)
+    extent = scale or (QUICK if quick else FULL)
+    readers = list(judges) if judges is not None else judges_for(model, progress)
+    found = directions or _extracted(model, table, many, seed, progress)
+    found.expect(model)
+    found = found.only(*(one.emotion for one in many))
+    settings = _digest(many, found, extent, readers, seed)
+    if resume:
+        run = Run.of(home, COMMAND)
+        run.expect("model", "fingerprint", model.fingerprint)
+        run.expect("battery", "battery_sha256", table.sha256)
+        run.expect("plan (scale, seed, judges, parts or directions)", "settings", settings)
+    else:
+        config = {"model": model.name, "battery": table.name, "emotions": [one.emotion for one in many], "seed": seed}
+        run = Run.create(home, command=COMMAND, config=config)
+        run.note(fingerprint=model.fingerprint, battery_sha256=table.sha256, settings=settings)
+        found.save(home / "directions.safetensors")
+        for one in many:
+            one.save(home / f"modulation.{one.emotion}.safetensors")
+    run.note(status="running")
+    try:
+        written = Trial(run, model, many, found, table, extent, readers, seed, progress).written()
+        trust = [judge.trust().assign(judge=judge.name) for judge in readers]
+        facts = {
+            "model": model.name, "battery": table.name, "seed": seed, "draws": extent.draws,
+            "emotions": [one.emotion for one in many], "directions": found.all[0].called,
+            "modulations": [{"emotion": one.emotion, "parts": list(one.parts), **one.facts} for one in many],
+            "instruction": instruction(many[0].emotion),
+        }  # fmt: skip
+        comparison = comparison_of(written, pd.concat(trust, ignore_index=True), facts)
+        comparison.save(run.folder)
+        run.close("done")
+        render(run, comparison)
+    except BaseException:
+        run.close("stopped")
+        raise
+    return run, comparison
+
+
+def _check(model: LensModel, many: Sequence[Modulation], battery: Battery) -> None:
+    if not many:
+        raise CircuitError("There is nothing to compare: give a modulation.")
+    for one in many:
+        one.expect(model)
+        if one.emotion not in EMOTIONS:
+            raise CircuitError(f"Judges know Plutchik's emotions; {one.emotion} is none: leave it out.")
+        if one.battery_sha256 != battery.sha256:
+            raise CircuitError(
+                f"The means for {one.emotion} are of {one.battery}, not of {battery.name} as it is now: make the "
+                "modulation anew, or name its battery."
+            )
+        for plan in (one.plan(2.0), one.plan(replace=1.0)):
+            with steer(model, plan):
+                """Entering proves that it changes a logit."""
+    if len({one.emotion for one in many}) < len(many):
+        raise CircuitError("Two modulations are of one emotion: compare them in two runs.")
+
+
+def _extracted(
+    model: LensModel, battery: Battery, many: Sequence[Modulation], seed: int, progress: bool | None
+) -> Directions:
+    """One residual direction an emotion, from the scenes that the parts' means are of."""
+    scenes = pd.concat([training(battery, one.emotion, one.groups) for one in many], ignore_index=True)
+    emotions = [one.emotion for one in many]
+    return extract(model, scenes, emotions=emotions, sites=[layer_of(model)], against="neutral", seed=seed,
+                   progress=progress)  # fmt: skip
+
+
+def _digest(
+    many: Sequence[Modulation], directions: Directions, extent: Extent, judges: Sequence[Judge], seed: int
+) -> str:
+    """What replies that were written once depend on."""
+    said = [repr(extent), str(seed), *(judge.name for judge in judges)]
+    arrays = [f"{d.emotion} {d.site} {d.norm!r}".encode() + d.vector.tobytes() for d in directions]
+    for one in many:
+        arrays.append(f"{one.emotion} {one.parts}".encode() + one.weights.tobytes())
+        arrays += [mean.tobytes() for means in (one.neutral, one.target) for _, mean in sorted(means.items())]
+    return hashlib.sha256("|".join(said).encode() + b"|".join(arrays)).hexdigest()
