@@ -62,8 +62,8 @@ def main(
         table.add_column(column, justify="right")
     for ours, theirs in (("edges", "both ways"), ("circuits", "forward"), ("paths", "forward")):
         low, middle, high = np.percentile([r[ours] / r[theirs] for r in rounds], [25, 50, 75])
-        table.add_row(f"{ours}, against {theirs}", *(f"{1e3 * np.mean([r[n] for r in rounds]):.0f}" for n in (ours, theirs)),
-                      f"{middle:.2f} [{low:.2f}, {high:.2f}]")  # fmt: skip
+        means = (f"{1e3 * np.mean([r[name] for r in rounds]):.0f}" for name in (ours, theirs))
+        table.add_row(f"{ours}, against {theirs}", *means, f"{middle:.2f} [{low:.2f}, {high:.2f}]")
     console.print(table)
     facts: dict[str, Any] = {
         "edges of all pairs, s": round(sum(r["edges"] for r in rounds), 1), "steps": steps, "model": model,

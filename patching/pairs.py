@@ -136,8 +136,10 @@ def prepare(
         end = _text_end(sides[a].layout, len(str(by_id.at[a, "text"])))
         segments = dict(segment(alignment, sides[a].layout, end))
         valence = known(by_id, a, "valence") or 0
-        out.append(PatchPair(f"{a}|{b}", group, contrast, sides[a], sides[b], alignment, segments,
-                             sides[a].emotion, int(valence), words, cue, chat, key, known(by_id, a, "domain")))  # fmt: skip
+        out.append(PatchPair(
+            f"{a}|{b}", group, contrast, sides[a], sides[b], alignment, segments, sides[a].emotion, int(valence), words,
+            cue, chat, key, known(by_id, a, "domain"),
+        ))  # fmt: skip
     return out
 
 

@@ -159,14 +159,14 @@ def test_what_is_planted_is_what_is_said() -> None:
     assert set(zip(flags["layer"], flags["emotion"], flags["flag"], strict=True)) == {
         (1, "fear", UNUSED), (3, "fear", UNUSED), (2, "anger", UNREAD),
     }  # fmt: skip
-    counts = report.counts()
+    counts: Any = report.counts()
     assert counts.loc["read"].tolist() == [3, 9, 0, 0]
     assert counts.loc["causal"].tolist() == [2, 10, 0, 0]
     said = " ".join(report.summary())
     assert "Read but not used: fear layers 1 and 3" in said
     assert "Used but not read: anger layer 2" in said
     assert "Not measured at all, which is no answer: a feature" in said
-    found = report.at(1, "joy").set_index("question").loc["causal"]
+    found: Any = report.at(1, "joy").set_index("question").loc["causal"]
     assert found["value"] == pytest.approx(0.6, abs=0.05)
     assert found["n"] == 24
     assert found["source"] == "in memory"
@@ -186,7 +186,8 @@ def test_everything_and_nothing() -> None:
 def test_a_wide_interval_is_undecided_and_flags_nothing() -> None:
     """Four pairs an emotion, or noise as large as the gap: neither a yes nor a no."""
     report = agree(MODEL, probe=reading({(1, "fear"): 0.3}), patch=sweep({}, noise=1.0))
-    assert int(report.counts().at["causal", UNDECIDED]) >= 9
+    counts: Any = report.counts()
+    assert counts.at["causal", UNDECIDED] >= 9
     assert report.counts().loc["causal", YES] == 0
     assert agree(MODEL, probe=reading({}, error=0.2)).counts().loc["read", UNDECIDED] == 12
     few = agree(MODEL, patch=sweep({(1, "joy"): 0.8}, pairs=4, emotions=("joy", "fear")))
@@ -278,7 +279,7 @@ def test_steering_marks_the_layer_of_its_directions(steered: SteeringReport) -> 
     report = agree(MODEL, steering=steered, n_layers=3)
     assert [verdict(report, 1, emotion, "steerable") for emotion in ("joy", "fear")] == [YES, NO]
     assert verdict(report, 0, "joy", "steerable") == NOT_MEASURED
-    row = report.at(1, "joy").set_index("question").loc["steerable"]
+    row: Any = report.at(1, "joy").set_index("question").loc["steerable"]
     assert row["p_adjusted"] <= 0.05
     assert row["low"] > 0
     assert "random direction" in row["control"]
@@ -298,10 +299,10 @@ def test_layers_whose_edges_carry_more_than_random_ones_are_on_the_circuit() -> 
     chosen, held = scores(planted, name="found"), scores(planted, seed=1)
     one = circuit_by_layer(Graph(edges(*CIRCUIT)), held, randoms(20, edges(*CIRCUIT)), found=chosen)
     report = agree(MODEL, circuits={"joy": one})
-    assert [verdict(report, layer, "joy", "circuit") for layer in range(4)] == [NO, YES, UNDECIDED, NO] or [
-        verdict(report, layer, "joy", "circuit") for layer in range(4)
-    ] == [NO, YES, NO, NO]
-    row = one.table.set_index("layer").loc[1]
+    found = [verdict(report, layer, "joy", "circuit") for layer in range(4)]
+    assert (found[0], found[1], found[3]) == (NO, YES, NO)
+    assert found[2] != YES, "random circuits carry as much there"
+    row: Any = one.table.set_index("layer").loc[1]
     assert row["value"] == pytest.approx(0.6, abs=0.1), "1.2 of a gap of 2: an edge that holds the metric down counts"
     assert one.table["edges"].tolist() == [0, 2, 1, 0]
     turned = scores({CIRCUIT[1]: -0.6, CIRCUIT[2]: 0.6}, name="found")

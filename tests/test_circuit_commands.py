@@ -79,7 +79,7 @@ def test_a_stopped_run_goes_on(
     monkeypatch.undo()
     kept = {path: path.stat().st_mtime_ns for path in (out / "sadness" / finding.KEPT).rglob("*.parquet")}
     assert kept
-    monkeypatch.setattr(finding.shutil, "rmtree", lambda *_args, **_how: None)
+    monkeypatch.setattr("affectlens.circuits.finding.shutil.rmtree", lambda *_args, **_how: None)
     assert typed("circuit", "--resume", out)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     monkeypatch.undo()

@@ -94,7 +94,7 @@ def on_the_wheel() -> dict[str, CircuitGraph]:
 
 def test_the_tree_of_circuits_that_lie_on_the_wheel_agrees_with_it() -> None:
     found = dendrogram(on_the_wheel())
-    rows = found.agreement.set_index(["of", "against"])
+    rows: Any = found.agreement.set_index(["of", "against"])
     pairs = squareform(found.distance, checks=False)
     wheel = squareform(45 * steps(EMOTIONS), checks=False)
     assert rows.loc[("overlap", "wheel"), "value"] == pytest.approx(pearsonr(pairs, wheel)[0])
@@ -120,7 +120,8 @@ def test_the_wheel_takes_peak_names_and_draws_itself() -> None:
 
 def test_an_order_that_is_not_the_wheel_s_does_not_agree() -> None:
     shuffled = dict(zip((EMOTIONS[k] for k in (0, 3, 6, 1, 4, 7, 2, 5)), on_the_wheel().values(), strict=True))
-    assert dendrogram(shuffled).agreement.set_index(["of", "against"]).loc[("overlap", "wheel"), "p"] > 0.5
+    rows: Any = dendrogram(shuffled).agreement.set_index(["of", "against"])
+    assert rows.loc[("overlap", "wheel"), "p"] > 0.5
 
 
 def test_circuits_that_share_nothing_agree_with_nothing() -> None:
