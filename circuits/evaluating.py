@@ -26,6 +26,9 @@ from affectlens.progress import tracked
 from affectlens.sites import Site
 
 
+CPU_TOKENS = 256  # of a batch; more are slower, as each reader's input goes through memory
+
+
 class Mixing(Attendant):
     """Gives each reader what its edges carry."""
 
@@ -157,9 +160,11 @@ def circuit_values(
 
 
 def _batches(trial: Trial, n: int) -> Iterator[slice]:
-    """As many circuits at once as what their senders write leaves room for."""
+    """As many circuits at once as what their senders write leaves room for; on a processor, as its cache does."""
     space, (senders, pos, width) = trial.bench.space, trial.clean.shape
     readers = space.n_heads + 2 * space.n_kv
     size = trial.clean.element_size() * pos * width * (senders + 6 * readers + 24)
     fit = max(1, int(trial.bench.memory / size))
+    if trial.corrupt.device.type == "cpu":
+        fit = min(fit, max(1, CPU_TOKENS // pos))
     return (slice(at, min(at + fit, n)) for at in range(0, n, fit))
