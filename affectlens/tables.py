@@ -17,10 +17,13 @@ def save_tables(path: Path, meta: Json, tables: Mapping[str, pd.DataFrame]) -> N
     Args:
         path: of the JSON.
         meta: its content.
-        tables: by the name of the file beside it; an empty table is left out.
+        tables: by the name of the file beside it; an empty table has none.
     """
+    path.unlink(missing_ok=True)  # so that what is there is never taken for whole
     for file, frame in tables.items():
-        if not frame.empty:
+        if frame.empty:
+            path.with_name(file).unlink(missing_ok=True)
+        else:
             write_parquet(path.with_name(file), frame)
     write_text(path, json.dumps(meta, indent=1))
 

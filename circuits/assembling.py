@@ -25,14 +25,16 @@ Found = PatchSweep | AblationSweep
 
 
 def node_effects(
-    found: Found, *, metric: str | None = None, segment: str | None = None, dictionary: str = ""
-) -> pd.DataFrame:
+    found: Found, *, metric: str | None = None, segment: str | None = None, extent: str | None = None,
+    dictionary: str = "",
+) -> pd.DataFrame:  # fmt: skip
     """The effect of each node that a sweep has patched or ablated.
 
     Args:
         found: from :func:`affectlens.patching.patch` or :func:`affectlens.patching.ablate`.
         metric: its name; the first by default.
         segment: where it was patched; need not be said if there is one.
+        extent: ``segment`` (patched as a whole) or ``token`` (one by one); need not be said if there is one.
         dictionary: the name of the dictionary that features are of.
 
     Returns:
@@ -40,7 +42,7 @@ def node_effects(
         the metric's unit) and ``specific``, by falling effect.
 
     Raises:
-        CircuitError: a sweep without nodes, or with several segments of which none is named.
+        CircuitError: a sweep without nodes there, or with several segments or extents of which none is named.
     """
     if isinstance(found, AblationSweep) and (found.table["together"] > 1).any():
         raise CircuitError("This ablation took several sites out together, so no effect is a node's: run it without.")
@@ -54,11 +56,14 @@ def node_effects(
     cells = cells[whole | part]
     if segment is not None:
         cells = cells[cells["segment"] == segment]
+    if extent is not None:
+        cells = cells[cells["extent"] == extent]
     if cells.empty:
         raise CircuitError("This sweep has no nodes there: patch or ablate heads, mlp_out, neurons or features.")
-    places = cells[["segment", "extent"]].drop_duplicates()
-    if len(places) > 1:
-        raise CircuitError(f"This sweep has {', '.join(sorted(set(places['segment'])))}: say which with segment=.")
+    open_ones = {name: sorted(set(cells[name])) for name in ("segment", "extent") if cells[name].nunique() > 1}
+    if open_ones:
+        said = "; ".join(f"{name}s {', '.join(values)}" for name, values in open_ones.items())
+        raise CircuitError(f"This sweep has {said}: say which with {' and '.join(f'{name}=' for name in open_ones)}.")
     names = [_name(kind, int(layer), int(index), dictionary)
              for kind, layer, index in cells[["kind", "layer", "index"]].itertuples(index=False)]  # fmt: skip
     out = cells.assign(node=names, kind=cells["kind"].map(KINDS), effect=cells["value"])
@@ -67,7 +72,8 @@ def node_effects(
 
 def assemble(
     space: EdgeSpace, found: Found | pd.DataFrame, *, scores: Scores | None = None, n: int | None = None,
-    metric: str | None = None, segment: str | None = None, meta: Json | None = None, seed: int = 0,
+    metric: str | None = None, segment: str | None = None, extent: str | None = None, meta: Json | None = None,
+    seed: int = 0,
 ) -> CircuitGraph:  # fmt: skip
     """A circuit from its nodes: those that are specific, with the edges among them if scores are given.
 
@@ -78,13 +84,15 @@ def assemble(
         n: the edges with the largest scores among those between the nodes, the embedding and the end; all by default.
         metric: of a sweep: its name.
         segment: of a sweep: where it was patched.
+        extent: of a sweep: ``segment`` (patched as a whole) or ``token`` (one by one).
         meta: what to add.
         seed: of the bootstrap.
 
     Raises:
         CircuitError: no node is specific, a node that the space lacks, or scores of another space.
     """
-    nodes = found if isinstance(found, pd.DataFrame) else node_effects(found, metric=metric, segment=segment)
+    nodes = (found if isinstance(found, pd.DataFrame)
+             else node_effects(found, metric=metric, segment=segment, extent=extent))  # fmt: skip
     chosen = nodes[nodes["specific"]].reset_index(drop=True)
     if chosen.empty:
         raise CircuitError(

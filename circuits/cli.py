@@ -20,7 +20,7 @@ def circuit(
     metric: Annotated[
         str,
         typer.Option(help="What the circuit is judged by: said_category, said_valence (the model's answer after the "
-                     "cue), affect, category, valence (read-outs of the residual stream)."),
+                     "cue), kl, affect, category, valence (read-outs of the residual stream)."),
     ] = "said_category",
     contrast: Annotated[str, typer.Option(help="Which pairs: emotional/neutral, ax/bx...")] = "emotional/neutral",
     layer: given.Layer = None,

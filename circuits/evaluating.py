@@ -25,7 +25,6 @@ from affectlens.patching.pairs import PatchPair
 from affectlens.progress import tracked
 from affectlens.sites import Site
 
-
 CPU_TOKENS = 256  # of a batch; more are slower, as each reader's input goes through memory
 
 

@@ -11,20 +11,20 @@ import pandas as pd
 from affectlens.circuits.agreeing.carrying import circuit_by_layer
 from affectlens.circuits.agreeing.layered import ByLayer
 from affectlens.circuits.graph import CircuitGraph
-from affectlens.circuits.pathing import path_patch
 from affectlens.circuits.questions import Question
 from affectlens.circuits.sampling import random_circuits
 from affectlens.circuits.scoring import EdgeScores, score_edges
-from affectlens.circuits.selecting import at_sizes
+from affectlens.circuits.selecting import FRACTIONS, at_sizes
 from affectlens.circuits.settings import Asked
+from affectlens.circuits.space import Edges
 from affectlens.circuits.verifying.result import Verification
+from affectlens.circuits.verifying.running import Bench
 from affectlens.circuits.verifying.study import verify
-from affectlens.errors import CircuitError
+from affectlens.circuits.verifying.tools import Tools
 from affectlens.model import LensModel
-from affectlens.patching.keeping import Kept
 from affectlens.types import Json
 
-KEPT, SCORES, HELD, GRAPH = "kept", "scores", "held", "graph.json"
+KEPT, PASSES, SCORES, HELD, GRAPH = "kept", "passes", "scores", "held", "graph.json"
 SHOWN = 0.01  # of the edges are drawn where no size can be told
 LAYERED = 20  # random circuits that a layer's part stands beside
 
@@ -82,7 +82,7 @@ def found(
         progress: show bars.
 
     Raises:
-        CircuitError: edges that can't be told apart, or no path through the chosen ones.
+        CircuitError: edges that can't be told apart, or scores that no edge has.
     """
     if (home / GRAPH).is_file():
         return Found.load(home, question.emotion)
@@ -92,13 +92,13 @@ def found(
     scores = scored(pairs=question.discovery, folder=kept / SCORES)
     verification = verify(
         model, scores, question.held, question.metric, amounts=asked.amounts, rule=asked.rule,
-        choosing=question.discovery, seed=asked.seed, keep=kept / "passes", memory=asked.memory, progress=progress,
+        choosing=question.discovery, seed=asked.seed, keep=kept / PASSES, memory=asked.memory, progress=progress,
     )  # fmt: skip
     held = scored(pairs=question.held, folder=kept / HELD)
     size = float(verification.meta["size"]) if verification.divided else SHOWN
-    mask = at_sizes(scores.space, scores.mean(), (size,), asked.rule)[size]
-    if not mask.any():
-        raise CircuitError(f"No path of the {size:.1%} of edges that score highest reaches the end: give more scenes.")
+    sizes = at_sizes(scores.space, scores.mean(), [one for one in (*FRACTIONS, size) if one >= size], asked.rule)
+    size = next(one for one in sorted(sizes) if sizes[one].any())
+    mask = sizes[size]
     effects = _exact(model, question, scores, mask, asked, kept, progress)
     meta = scores.meta | facts | {
         "emotion": question.emotion, "selection": asked.rule, "size": size, "n_pairs": len(question.discovery),
@@ -114,14 +114,13 @@ def found(
 
 
 def _exact(
-    model: LensModel, question: Question, scores: EdgeScores, mask: np.ndarray, asked: Asked, kept: Path,
+    model: LensModel, question: Question, scores: EdgeScores, mask: Edges, asked: Asked, kept: Path,
     progress: bool | None,
 ) -> pd.DataFrame:  # fmt: skip
     """The exact effects of the circuit's edges with the largest scores, on held-out pairs."""
     rows, columns = np.nonzero(mask)
     order = np.argsort(-np.abs(scores.mean()[rows, columns]), kind="stable")[: asked.exact]
     edges = [scores.space.name(int(rows[at]), int(columns[at])) for at in order]
-    plan = scores.meta | {"edges": edges, "pairs": [pair.name for pair in question.held]}
-    work = partial(path_patch, model, question.held, question.metric, scores.space, edges, memory=asked.memory,
-                   progress=progress)  # fmt: skip
-    return Kept(kept / "exact", plan).get(0, work)
+    tools = Tools.of(asked.rule)
+    bench = Bench(model, question.metric, scores.space, tools, kept / PASSES, asked.memory, progress)
+    return bench.patch(edges, question.held)

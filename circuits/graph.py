@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from affectlens.circuits.overlapping import Overlap
 
 EDGE = ["sender", "receiver"]
-EDGES = [*EDGE, "score", "score_low", "score_high", "effect", "effect_low", "effect_high", "p", "p_adjusted", "n"]
+EDGES = [*EDGE, "score", "score_low", "score_high", "effect", "effect_low", "effect_high", "p", "p_adjusted",
+         "effect_n", "n"]  # fmt: skip
 NODES = ["node", "layer", "kind", "effect", "low", "high", "p_adjusted"]
 
 
@@ -44,10 +45,10 @@ class CircuitGraph:
     """A circuit. Tables are sorted and checked when it is made.
 
     ``edges`` has one row an edge: ``sender, receiver``; ``score, score_low, score_high`` (mean estimated drop of the
-    metric, in its unit, with its 95% interval over groups); ``effect, effect_low, effect_high, p, p_adjusted`` (drop
-    under exact path patching, sign flips by group, max-T over all patched edges; NaN where it was not patched); ``n``
-    pairs. Positive: the edge supports the metric. ``nodes`` has ``node, layer, kind, effect, low, high, p_adjusted``,
-    and may have more columns.
+    metric, in its unit, with its 95% interval over groups), over ``n`` pairs; ``effect, effect_low, effect_high, p,
+    p_adjusted`` (drop under exact path patching, sign flips by group, max-T over all patched edges), over ``effect_n``
+    pairs, all NaN where it was not patched; a table without ``effect_n`` gets NaN there. Positive: the edge supports
+    the metric. ``nodes`` has ``node, layer, kind, effect, low, high, p_adjusted``, and may have more columns.
 
     Raises:
         CircuitError: a table that lacks columns, names an edge that the space lacks, or names one twice.
@@ -59,6 +60,8 @@ class CircuitGraph:
     meta: Json  # model, fingerprint, emotion, metric, unit, method, selection, n_pairs, n_groups
 
     def __post_init__(self) -> None:
+        if "effect_n" not in self.edges:
+            object.__setattr__(self, "edges", self.edges.assign(effect_n=np.nan))
         for name, table, columns in (("edges", self.edges, EDGES), ("nodes", self.nodes, NODES)):
             if lacking := [column for column in columns if column not in table]:
                 raise CircuitError(f"The table of {name} lacks {', '.join(lacking)}: it needs {', '.join(columns)}.")
@@ -136,6 +139,8 @@ class CircuitGraph:
     def largest(self, n: int, *, prune: bool = False) -> "CircuitGraph":
         """The n edges with the largest scores, or all if there are fewer.
 
+        Unless pruned, some may lie on no path from the embedding to the end: :meth:`summary` counts them.
+
         Args:
             n: how many.
             prune: take out what then lies on no path from the embedding to the end.
@@ -143,15 +148,31 @@ class CircuitGraph:
         return self._part(self.edges.head(n), f"the {n} largest", prune)
 
     def union(self, other: "CircuitGraph") -> "CircuitGraph":
-        """The edges of either; numbers are this one's where it has the edge, else the other's."""
+        """The edges of either; numbers are this one's where it has the edge, else the other's.
+
+        Args:
+            other: a circuit of the same space, metric and unit.
+
+        Raises:
+            CircuitError: another space, metric or unit.
+        """
         linking.same(self, other)
+        linking.alike(self, other)
         both = pd.concat([self.edges[EDGES], other.edges[EDGES]]).drop_duplicates(EDGE)
         nodes = pd.concat([one.nodes for one in (self, other) if len(one.nodes)] or [self.nodes])
         return self._joined(other, both, nodes.drop_duplicates("node"), "union")
 
     def intersection(self, other: "CircuitGraph") -> "CircuitGraph":
-        """The edges of both, with this one's numbers; not pruned."""
+        """The edges of both, with this one's numbers; not pruned, so some may lie on no path from embedding to end.
+
+        Args:
+            other: a circuit of the same space, metric and unit.
+
+        Raises:
+            CircuitError: another space, metric or unit.
+        """
         linking.same(self, other)
+        linking.alike(self, other)
         kept = self.edges.merge(other.edges[EDGE], on=EDGE)
         return self._joined(other, kept, self.nodes[self.nodes["node"].isin(other.nodes["node"])], "intersection")
 
@@ -162,17 +183,20 @@ class CircuitGraph:
     def overlap(self, other: "CircuitGraph", *, draws: int = 199, seed: int = 0) -> Mapping[str, "Overlap"]:
         """Jaccard index of the ``edges`` and of the ``nodes``, beside what random circuits of the same sizes share.
 
+        Of both circuits only what lies on a path from the embedding to the end is compared, as random circuits do.
+
         Args:
             other: another circuit of the same space.
             draws: random circuits of each.
             seed: of the draws.
 
         Raises:
-            CircuitError: another space, or edges on no path.
+            CircuitError: another space, or no draws.
         """
         from affectlens.circuits.overlapping import overlaps
 
-        return overlaps(self, other, draws=draws, seed=seed)
+        linking.same(self, other)
+        return overlaps(self._pruned(), other._pruned(), draws=draws, seed=seed)
 
     def save(self, path: str | Path) -> Path:
         """Write it whole, as JSON or GraphML by the suffix: :func:`affectlens.circuits.storing.write`."""
@@ -193,12 +217,14 @@ class CircuitGraph:
 
     def _part(self, edges: pd.DataFrame, said: str, prune: bool) -> "CircuitGraph":
         found = CircuitGraph(self.space, edges, self.nodes, self.meta | {"part": said})
-        if not prune:
-            return found
-        kept = self.space.connected(found.mask)
+        return found._pruned() if prune else found
+
+    def _pruned(self) -> "CircuitGraph":
+        """Without the edges on no path."""
+        kept = self.space.connected(self.mask)
         stays = [bool(kept[self.space.sender[a], self.space.receiver[b]])
-                 for a, b in edges[EDGE].itertuples(index=False)]  # fmt: skip
-        return CircuitGraph(self.space, edges[np.array(stays, dtype=bool)], self.nodes, found.meta)
+                 for a, b in self.edges[EDGE].itertuples(index=False)]  # fmt: skip
+        return CircuitGraph(self.space, self.edges[np.array(stays, dtype=bool)], self.nodes, self.meta)
 
     def _joined(self, other: "CircuitGraph", edges: pd.DataFrame, nodes: pd.DataFrame, how: str) -> "CircuitGraph":
         shared: Json = {key: value for key, value in self.meta.items() if other.meta.get(key) == value}
@@ -207,7 +233,8 @@ class CircuitGraph:
     def __repr__(self) -> str:
         what = ", ".join(str(self.meta[key]) for key in ("emotion", "metric", "model") if self.meta.get(key))
         of = f" of {what}" if what else ""
-        return f"CircuitGraph({len(self.edges)} of {self.space.n_edges} edges, {len(self.nodes_on)} nodes{of})"
+        nodes = self.nodes_on if len(self.edges) else self.nodes
+        return f"CircuitGraph({len(self.edges)} of {self.space.n_edges} edges, {len(nodes)} nodes{of})"
 
     def _repr_html_(self) -> str:
         from affectlens.report import markdown

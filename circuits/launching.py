@@ -58,22 +58,21 @@ def tell(done: "Finished", *, as_json: bool = False, quiet: bool = False) -> Non
         as_json: as JSON.
         quiet: the path alone.
     """
-    from affectlens.circuits.sections import PAGE, facts, headlines
+    from affectlens.circuits.sections import PAGE, facts, headlines, shown
+    from affectlens.patching.launching import finite
     from affectlens.probing.names import plain
 
     home = done.run.folder
     if quiet:
         print(home / "report.html")
         return
-    rows = facts(done.found)
     if as_json:
         emit({"report": str(home / "report.html"), "picture": str(home / PAGE), "summary": headlines(done),
-              "circuits": rows.to_dict("records")}, as_json=True)  # fmt: skip
+              "circuits": finite(facts(done.found).to_dict("records"))}, as_json=True)  # fmt: skip
         return
-    shown = [name for name in ("emotion", "edges", "cpr (estimate)", "cmd (estimate)", "f (estimate)",
-                               "above_random (estimate)") if name in rows]  # fmt: skip
-    names = [name.removesuffix(" (estimate)") for name in shown]
-    table("Circuits (held-out scenes, 95% intervals)", names, rows[shown].fillna("").astype(str).to_numpy().tolist())
+    rows = shown(done)
+    columns = [str(name) for name in rows if name not in ("complement", "incompleteness")]
+    table("Circuits (held-out scenes, 95% intervals)", columns, rows[columns].to_numpy().tolist())
     for line in headlines(done):
         say("\n" + plain(line))
     say(f"\nReport: {home / 'report.html'}\nWalk through the circuits: {home / PAGE}")

@@ -156,6 +156,25 @@ def same(a: "CircuitGraph", b: "CircuitGraph") -> None:
         raise CircuitError(f"These circuits are of two spaces ({sizes[0]}; {sizes[1]}): their edges can't be matched.")
 
 
+def alike(a: "CircuitGraph", b: "CircuitGraph") -> None:
+    """Refuse circuits whose numbers don't belong in one table: of two metrics or units, where both say which.
+
+    Args:
+        a: one circuit.
+        b: the other.
+
+    Raises:
+        CircuitError: if they differ.
+    """
+    for key in ("metric", "unit"):
+        one, other = a.meta.get(key), b.meta.get(key)
+        if one is not None and other is not None and one != other:
+            raise CircuitError(
+                f"These circuits are of two {key}s ({one}; {other}), whose numbers can't stand in one table: compare "
+                "them with diff or overlap, or score both by the same metric."
+            )
+
+
 def check(space: EdgeSpace, mask: Edges) -> None:
     """Refuse edges that a space lacks.
 
@@ -178,10 +197,11 @@ def summary(graph: "CircuitGraph") -> list[str]:
     """
     space, edges, unit = graph.space, graph.edges, str(graph.meta.get("unit", "the metric's unit"))
     share = len(edges) / space.n_edges
-    found = graph.nodes_on
-    count = found["kind"].value_counts()
-    kinds = f"{count.get('head', 0)} heads and {count.get('mlp', 0)} MLPs"
-    lines = [f"**{len(edges)} of {space.n_edges} edges ({share:.2%}) over {kinds}**, up to {space.end}."]
+    if edges.empty and len(graph.nodes):
+        lines = [f"**{_counted(graph.nodes)}, and no edges**, up to {space.end}."]
+    else:
+        kinds = _counted(graph.nodes_on)
+        lines = [f"**{len(edges)} of {space.n_edges} edges ({share:.2%}) over {kinds}**, up to {space.end}."]
     if loose := int((graph.mask & ~space.connected(graph.mask)).sum()):
         lines.append(f"{loose} of the edges lie on no path from the embedding to the end, so they carry nothing there.")
     if len(edges):
@@ -198,6 +218,15 @@ def summary(graph: "CircuitGraph") -> list[str]:
             f"the least p that the groups can give is {least:.2g})."
         )
     return lines
+
+
+def _counted(nodes: pd.DataFrame) -> str:
+    """How many of each kind; heads and MLPs are always named."""
+    count = nodes["kind"].value_counts()
+    more = [(kind, int(count.get(kind, 0))) for kind in ("neuron", "feature") if count.get(kind, 0)]
+    said = [(kind, int(count.get(kind, 0))) for kind in ("head", "mlp")] + more
+    named = [f"{n} {'MLP' if kind == 'mlp' else kind}{'' if n == 1 else 's'}" for kind, n in said]
+    return f"{', '.join(named[:-1])} and {named[-1]}"
 
 
 def _plain(value: object) -> object:

@@ -19,7 +19,7 @@ from affectlens.types import Json
 if TYPE_CHECKING:
     from affectlens.circuits.graph import Scores
 
-BLANK = ["effect", "effect_low", "effect_high", "p", "p_adjusted"]
+BLANK = ["effect", "effect_low", "effect_high", "p", "p_adjusted", "effect_n"]
 
 
 def edge_table(
@@ -69,8 +69,8 @@ def exact_effects(effects: pd.DataFrame, *, seed: int = 0) -> tuple[pd.DataFrame
         seed: of bootstrap and flips.
 
     Returns:
-        A table by edge: ``effect, effect_low, effect_high, p, p_adjusted``; and how many edges were ``patched``, and
-        ``attainable``, the least p that this many groups can give.
+        A table by edge: ``effect, effect_low, effect_high, p, p_adjusted, effect_n`` (pairs); and how many edges were
+        ``patched``, and ``attainable``, the least p that this many groups can give.
 
     Raises:
         CircuitError: effects that are not finite.
@@ -84,7 +84,7 @@ def exact_effects(effects: pd.DataFrame, *, seed: int = 0) -> tuple[pd.DataFrame
     tested = flipped([change], group, seed)[0]
     out = pd.DataFrame({
         "effect": found["value"], "effect_low": found["low"], "effect_high": found["high"], "p": tested["p"],
-        "p_adjusted": tested["p_adjusted"],
+        "p_adjusted": tested["p_adjusted"], "effect_n": wide.notna().sum().to_numpy(dtype=float),
     })  # fmt: skip
     facts = {"patched": int(wide.shape[1]), "attainable": float(tested["attainable"].iloc[0])}
     return out.set_index(wide.columns), facts

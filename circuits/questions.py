@@ -19,6 +19,7 @@ from affectlens.stimuli import Battery
 from affectlens.stimuli.taxonomy import canonical
 
 CONTRAST = "emotional/neutral"
+LEAST = 4  # scenes of each half
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +64,12 @@ def questions(
     for emotion in dict.fromkeys(asked):
         mine = [pair for pair in every if pair.emotion == emotion]
         halves = halve(mine, pairs, seed)
-        if min(map(len, halves)) < 4:
+        scenes = [len({pair.group for pair in half}) for half in halves]
+        if min(scenes) < LEAST:
             there = sorted({str(pair.emotion) for pair in every if pair.emotion})
             raise CircuitError(
-                f"{battery.name} has {len(mine)} pairs {contrast} of {emotion}; a circuit needs eight scenes, four to "
-                f"find it and four to judge it (there are pairs of {', '.join(there) or 'no emotion'})."
+                f"{sum(scenes)} scenes of {battery.name} have pairs {contrast} of {emotion}; a circuit needs eight "
+                f"scenes, four to find it and four to judge it (there are pairs of {', '.join(there) or 'no emotion'})."
             )
         out.append(Question(emotion, found, *halves))
     return out
@@ -84,13 +86,12 @@ def halve(
         seed: of the dealing.
     """
     domains = {pair.group: str(pair.domain) for pair in pairs}
-    number = {name: at for at, name in enumerate(sorted(set(domains.values())))}
     rng, counts, rank = np.random.default_rng(seed), Counter[str](), dict[str, int]()
     for at in rng.permutation(len(domains)):
         name = list(domains)[at]
         rank[name] = counts[domains[name]]
         counts[domains[name]] += 1
-    kept = sorted(rank, key=lambda name: (rank[name], number[domains[name]]))[:most]
-    side = {name: (rank[name] + number[domains[name]]) % 2 for name in kept}
+    kept = sorted(rank, key=lambda name: (rank[name], domains[name]))[:most]
+    side = {name: at % 2 for at, name in enumerate(sorted(kept, key=lambda name: (domains[name], rank[name])))}
     first, second = (tuple(pair for pair in pairs if side.get(pair.group) == half) for half in (0, 1))
     return first, second

@@ -36,6 +36,7 @@ def load_scores(home: Path) -> EdgeScores:
     Raises:
         CircuitError: there are none, or they are damaged.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     if not (home / META).is_file():
@@ -46,7 +47,7 @@ def load_scores(home: Path) -> EdgeScores:
         flat, pairs = load_file(home / TABLE)["scores"], pd.read_parquet(home / PAIRS)
         values = np.zeros((len(pairs), *space.allowed.shape), dtype=np.float32)
         values[:, space.allowed] = flat
-    except (ValueError, TypeError, OSError, KeyError) as error:
+    except (ValueError, TypeError, OSError, KeyError, SafetensorError) as error:
         raise CircuitError(
             f"The edge scores in {home} are damaged ({str(error).splitlines()[0]}): score again."
         ) from None

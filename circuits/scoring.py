@@ -29,12 +29,13 @@ from affectlens.errors import CircuitError
 from affectlens.model import LensModel
 from affectlens.patching.keeping import Kept
 from affectlens.patching.metrics import Metric
-from affectlens.patching.pairs import PatchPair
+from affectlens.patching.pairs import PatchPair, read_of
 from affectlens.progress import tracked
 from affectlens.sites import Site
 from affectlens.types import Json
 
 METHODS = ("eap", "eap-ig", "eap-ig-activations")
+AT_REST = 1e-6  # of the gap; below it estimates are rounding
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,29 +100,27 @@ def score_edges(
 ) -> EdgeScores:
     """Estimate the drop of a metric for every edge.
 
-        >>> from affectlens.patching import prepare
-        >>> from affectlens.patching.keeping import Kept
-    from affectlens.patching.metrics import label_difference
-        >>> from affectlens.testing import tiny_model
-        >>> model, labels = tiny_model(), {"good": " good", "bad": " bad"}
-        >>> pairs = prepare(model, [("She won the race. Then", "She lost a race. Then")], labels=labels)
-        >>> score_edges(model, pairs, label_difference(labels, "good", "bad"), method="eap")
-        EdgeScores(eap: 82 edges, 1 pairs, log P(good) - log P(bad))
+    >>> from affectlens.patching import label_difference, prepare
+    >>> from affectlens.testing import tiny_model
+    >>> model, labels = tiny_model(), {"good": " good", "bad": " bad"}
+    >>> pairs = prepare(model, [("She won the race. Then", "She lost a race. Then")], labels=labels)
+    >>> score_edges(model, pairs, label_difference(labels, "good", "bad"), method="eap")
+    EdgeScores(eap: 82 edges, 1 pairs, log P(good) - log P(bad))
 
-        Args:
-            model: from :func:`affectlens.load_model`.
-            pairs: from :func:`affectlens.patching.prepare`; circuits are of the first, ``clean`` text.
-            metric: what circuits are judged by; it reads the logits or one layer's stream.
-            method: ``eap``, ``eap-ig`` or ``eap-ig-activations``.
-            steps: gradients along a path; ``eap`` takes one.
-            memory: what a batch may take beyond the model, in GB.
-            folder: where each pair's scores are kept, so that a stopped call goes on there.
-            progress: show a bar; by default where a person is looking.
+    Args:
+        model: from :func:`affectlens.load_model`.
+        pairs: from :func:`affectlens.patching.prepare`; circuits are of the first, ``clean`` text.
+        metric: what circuits are judged by; it reads the logits or one layer's stream.
+        method: ``eap``, ``eap-ig`` or ``eap-ig-activations``.
+        steps: gradients along a path; ``eap`` takes one.
+        memory: what a batch may take beyond the model, in GB.
+        folder: where each pair's scores are kept, so that a stopped call goes on there.
+        progress: show a bar; by default where a person is looking.
 
-        Raises:
-            PatchError: a folder in which other scores were begun.
-            CircuitError: no pairs, an unknown method, a metric without one end or gradient, a model whose edges can't
-                be told apart.
+    Raises:
+        PatchError: a folder in which other scores were begun.
+        CircuitError: no pairs, an unknown method, a metric without one end or gradient, or at rest at the clean text, a
+            model whose edges can't be told apart.
     """
     if method not in METHODS:
         raise CircuitError(f"method is {method!r}; choose {', '.join(METHODS)}.")
@@ -132,15 +131,21 @@ def score_edges(
         "model": model.name, "fingerprint": model.fingerprint, "metric": metric.name, "unit": metric.unit,
         "method": method, "steps": 1 if method == "eap" else steps,
     }  # fmt: skip
-    texts = [[pair.name, pair.clean.prompt.ids, pair.corrupt.prompt.ids] for pair in pairs]
-    kept = Kept(folder, meta | {"key": metric.key, "texts": texts, "space": bench.space.to_json()})
+    kept = Kept(folder, meta | {"of": metric.facts, "texts": read_of(pairs), "space": bench.space.to_json()})
     values = np.zeros((len(pairs), *bench.space.allowed.shape), dtype=np.float32)
     facts = []
     for row, pair in enumerate(tracked(pairs, "scoring edges", show=progress)):
         table = kept.get(row, partial(_scored, bench, pair, method, steps))
         values[row][bench.space.allowed] = table["score"]
         facts.append(table.iloc[0][FACTS].to_dict())
-    return EdgeScores(bench.space, values, pd.DataFrame(facts, columns=FACTS), meta)
+    about = pd.DataFrame(facts, columns=FACTS)
+    gap = float((about["clean"] - about["corrupt"]).abs().mean())
+    if float(np.abs(values).max()) < AT_REST * gap:
+        raise CircuitError(
+            f"{metric.name!r} hardly moves as the clean text is changed a little, so {method} can't tell edges apart: "
+            "take another metric, or eap-ig."
+        )
+    return EdgeScores(bench.space, values, about, meta)
 
 
 def _scored(bench: Bench, pair: PatchPair, method: str, steps: int) -> pd.DataFrame:
@@ -158,17 +163,16 @@ def estimates(trial: Trial, method: str, steps: int) -> Float[Tensor, "sender re
         method: as :func:`score_edges` takes it.
         steps: gradients along a path.
     """
-    away = trial.clean - trial.corrupt
+    away = (trial.clean - trial.corrupt).float()
     allowed = torch.from_numpy(trial.bench.space.allowed).to(away.device)
     if method == "eap-ig-activations":
         return _by_layer(trial, away, steps) * allowed
     points, shares = (torch.zeros(1), torch.ones(1)) if method == "eap" else _path(steps)
-    start = trial.base.streams[0][None, trial.begin :]
-    total = torch.zeros(len(allowed[0]), *away.shape[1:], device=away.device)
+    start, out = trial.base.streams[0][None, trial.begin :], torch.zeros(allowed.shape, device=away.device)
     for rows in _batches(trial, len(points)):
-        x = start - points[rows].to(start)[:, None, None] * away[0]
-        total += slopes(trial, x, shares[rows]).sum(1)
-    return torch.einsum("spd,vpd->sv", away, total) * allowed
+        x = start - (points[rows].to(away)[:, None, None] * away[0]).to(start)
+        out += slopes(trial, x, shares[rows], away)
+    return out * allowed
 
 
 def _by_layer(trial: Trial, away: Tensor, steps: int) -> Float[Tensor, "sender receiver"]:
@@ -180,11 +184,11 @@ def _by_layer(trial: Trial, away: Tensor, steps: int) -> Float[Tensor, "sender r
         first = space.sender[f"L{layer}.H0"]
         upto = first + space.n_heads
         for kind, group in (("attn_out", slice(first, upto)), ("mlp_out", slice(upto, upto + 1))):
-            total = torch.zeros(len(space.receivers), *away.shape[1:], device=away.device)
+            out[group] = 0.0
             for rows in _batches(trial, steps):
-                shift = _moved(layer, kind, -points[rows].to(away)[:, None, None] * away[group].sum(0))
-                total += slopes(trial, start.expand(len(points[rows]), -1, -1), shares[rows], shift).sum(1)
-            out[group] = torch.einsum("spd,vpd->sv", away[group], total)
+                way = (-points[rows].to(away)[:, None, None] * away[group].sum(0)).to(start)
+                x = start.expand(len(way), -1, -1)
+                out[group] += slopes(trial, x, shares[rows], away[group], _moved(layer, kind, way))
     return out
 
 
@@ -199,11 +203,11 @@ def _path(steps: int) -> tuple[Float[Tensor, " step"], Float[Tensor, " step"]]:
 
 
 def _batches(trial: Trial, rows: int) -> Iterator[slice]:
-    """As many runs at once as their backward pass and their readers' gradients leave room for."""
+    """As many runs at once as their backward pass leaves room for."""
     space, model = trial.bench.space, trial.bench.walker.engine.model
     pos, d_model = trial.clean.shape[1:]
     wide = model.sites.shape(Site("neurons", 0))[0] if model.sites.has(Site("neurons", 0)) else 4 * d_model
     kept = space.n_layers * (12 * d_model + 6 * wide + 4 * space.n_heads * len(trial.base.tokens))
-    size = trial.clean.element_size() * pos * (kept + 2 * len(space.receivers) * d_model)
+    size = trial.clean.element_size() * pos * (kept + 4 * space.n_heads * d_model)
     fit = max(1, int(trial.bench.memory / size))
     return (slice(at, min(at + fit, rows)) for at in range(0, rows, fit))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from scipy.stats import false_discovery_control
 
 from affectlens.circuits.finding import Found
 from affectlens.circuits.graph import CircuitGraph
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from affectlens.circuits.study import Finished
 
 PAGE = "picture.html"
+SHOWN = ("gap", "cpr", "cmd", "size", "f", "complement", "above_random", "incompleteness")
 READ = (
     "An edge joins what writes into the residual stream with what reads it. On a circuit, edges outside of it carry "
-    "what the neutral twin of the same scene has there. Faithfulness 1 is the model's own difference between the two "
-    "texts, 0 none of it. Edges were scored and chosen on one half of the scenes; every figure is of the other half."
+    "what the other text of the pair has there. Faithfulness 1 is the model's own difference between the two texts, 0 "
+    "none of it. Edges were scored and chosen on one half of the scenes, and estimated scores are of that half, where "
+    "the largest are flattered; exact effects and all figures of the verification are of the other half."
 )
 
 
@@ -66,29 +69,44 @@ def headlines(done: "Finished") -> list[str]:
         done: a run.
     """
     own = [f"**{emotion}**: {one.verification.summary()[0]}" for emotion, one in done.found.items()]
-    return [*own, *done.agreement.summary()[:1]]
+    left = [f"Not joined: the {stage} run {why}" for stage, why in done.agreement.meta.get("unfit", {}).items()]
+    return [*own, *done.agreement.summary()[:1], *left]
 
 
 def facts(found: dict[str, Found]) -> pd.DataFrame:
-    """One row an emotion: what the closing table of a paper holds.
+    """One row an emotion and figure of its verification: ``emotion, edges, tested, name, value, low, high, n, p``...
+
+    ``p_adjusted`` is Benjamini-Hochberg over the emotions, of each figure that has a p.
 
     Args:
         found: by emotion.
     """
+    parts = [one.verification.figures.assign(emotion=emotion, edges=len(one.graph.edges), tested=one.graph.meta["size"])
+             for emotion, one in found.items()]  # fmt: skip
+    table = pd.concat(parts, ignore_index=True)
+    known = table["p"].notna()
+    adjusted = table[known].groupby("name")["p"].transform(lambda p: false_discovery_control(p.to_numpy(dtype=float)))
+    first = ["emotion", "edges", "tested", "name"]
+    return table.assign(p_adjusted=adjusted)[first + [c for c in table if c not in first] + ["p_adjusted"]]
+
+
+def shown(done: "Finished") -> pd.DataFrame:
+    """The figures that matter most, an emotion a row, as text with intervals.
+
+    Args:
+        done: a run.
+    """
     rows = []
-    for emotion, one in found.items():
+    for emotion, one in done.found.items():
         proof = one.verification
-        row = {"emotion": emotion, "edges": len(one.graph.edges), "size": one.graph.meta["size"], "gap": str(proof.gap)}
-        names = ("cpr", "cmd", "size", "f", "complement", "above_random", "incompleteness", "needed", "superfluous",
-                 "spearman")  # fmt: skip
-        row |= {f"{name} (estimate)": str(proof.estimate(name)) for name in names if proof.has(name)}
-        rows.append(row)
-    return pd.DataFrame(rows)
+        there = {name: str(proof.estimate(name)) for name in SHOWN if proof.has(name)}
+        rows.append({"emotion": emotion, "edges": f"{len(one.graph.edges):,}", **there})
+    return pd.DataFrame(rows).fillna("")
 
 
 def _first(done: "Finished", graphs: dict[str, CircuitGraph]) -> Section:
-    return Section("What was found", headlines(done), tables={"circuits, one a row": facts(done.found)},
-                   html=fragment(graphs, details=done.details))  # fmt: skip
+    tables = {"circuits, one a row": shown(done), "every figure": facts(done.found)}
+    return Section("What was found", headlines(done), tables=tables, html=fragment(graphs, details=done.details))
 
 
 def _shared(graphs: dict[str, CircuitGraph]) -> Iterator[Section]:

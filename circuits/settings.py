@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from affectlens.errors import CircuitError
 from affectlens.types import Json
 
 if TYPE_CHECKING:
@@ -37,6 +38,16 @@ class Asked:
     dtype: str = "float32"
     revision: str | None = None
     memory: float = 1.0  # GB
+
+    def __post_init__(self) -> None:
+        from affectlens.circuits.scoring import METHODS
+        from affectlens.circuits.selecting import RULES
+
+        for what, value, known in (("method", self.method, METHODS), ("rule", self.rule, RULES)):
+            if value not in known:
+                raise CircuitError(f"{what} is {value!r}; choose {', '.join(known)}.")
+        if self.memory <= 0 or self.steps < 1:
+            raise CircuitError(f"memory is {self.memory} GB and steps is {self.steps}: both need to be more than none.")
 
     @property
     def scenes(self) -> int:

@@ -5,7 +5,8 @@ gradients by these. Matrices and norms take them back to the stream, where a rea
 only this reader sees.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 import torch
 from jaxtyping import Float
@@ -56,16 +57,13 @@ class Leaves(Attendant):
         self.zeros[layer, kind] = zero
         return value + zero
 
-    def slopes(self) -> Float[Tensor, "receiver row pos d_model"]:
-        """The gradients by every reader's own stream but the end's, in the order of an EdgeSpace."""
-        out = []
+    def slopes(self) -> Iterator[Float[Tensor, "receiver row pos d_model"]]:
+        """The gradients by readers' own streams but the end's, a few at a time, in the order of an EdgeSpace."""
         for layer, wiring in enumerate(self.wiring):
             for kind in "qkv":
                 back = wiring.reads[kind].back(self._gradient(layer, kind))
-                out.append(through(wiring.enter, self.entered[layer], back))
-            back = self._gradient(layer, "mlp_in")[None]
-            out.append(through(wiring.feed_enter, self.mid[layer], back))
-        return torch.cat(out)
+                yield through(wiring.enter, self.entered[layer], back)
+            yield through(wiring.feed_enter, self.mid[layer], self._gradient(layer, "mlp_in")[None])
 
     def _gradient(self, layer: int, kind: str) -> Tensor:
         zero = self.zeros[layer, kind]
@@ -91,14 +89,16 @@ def through(
 
 
 def slopes(
-    trial: Trial, x: Stream, shares: Float[Tensor, " row"], shift: Shift | None = None
-) -> Float[Tensor, "receiver row pos d_model"]:
-    """The gradients of the metric in several runs, each times its share.
+    trial: Trial, x: Stream, shares: Float[Tensor, " row"], away: Float[Tensor, "sender pos d_model"],
+    shift: Shift | None = None,
+) -> Float[Tensor, "sender receiver"]:  # fmt: skip
+    """The slope of the metric as readers are given a change, summed over several runs, each times its share.
 
     Args:
         trial: the pair.
         x: what enters the first block, of each run.
         shares: of each run.
+        away: the change of each sender, in float32.
         shift: what becomes of what attention and MLPs write.
 
     Raises:
@@ -114,4 +114,5 @@ def slopes(
         torch.autograd.backward(value, inputs=[*leaves.zeros.values(), end])
     last = torch.zeros_like(left) if end.grad is None else end.grad
     with torch.no_grad():
-        return torch.cat([leaves.slopes(), last[None]]).detach()
+        parts = (part.detach().float().sum(1) for part in chain(leaves.slopes(), [last[None]]))
+        return torch.cat([torch.einsum("spd,vpd->sv", away, part) for part in parts], dim=1)

@@ -39,6 +39,8 @@ def _places(ours: range, theirs: range) -> list[tuple[int, int]]:
     theirs = theirs or range(theirs.start, theirs.start + 1)
     sink = ours[0] == 0 and theirs[0] == 0
     first = [(0, 0)] if sink else []
-    ours, theirs = ours[sink:], theirs[sink:] or theirs
+    ours, theirs = ours[sink:], theirs[sink:] or range(theirs.stop, theirs.stop + 1)
+    if not ours:
+        return first
     share = np.linspace(0, len(theirs) - 1, len(ours)) if len(ours) > 1 else np.array([(len(theirs) - 1) / 2])
     return [*first, *((a, theirs[int(at + 0.5)]) for a, at in zip(ours, share, strict=True))]

@@ -4,18 +4,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from affectlens.capturing import capture
 from affectlens.circuits.agreeing.finding import find_runs
 from affectlens.circuits.agreeing.joining import agree
 from affectlens.circuits.agreeing.reading import read_by_emotion
 from affectlens.circuits.agreeing.report import AgreementReport
-from affectlens.circuits.finding import Found, found
+from affectlens.circuits.finding import GRAPH, Found, found
 from affectlens.circuits.picture.data import Detail
 from affectlens.circuits.picture.details import details_of
 from affectlens.circuits.questions import Question, questions
 from affectlens.circuits.sections import render
 from affectlens.circuits.settings import Asked
+from affectlens.errors import AffectLensError, RunError
 from affectlens.model import LensModel, load_model
 from affectlens.patching.named import CUE
 from affectlens.run import Run
@@ -40,9 +42,9 @@ def study(asked: Asked, *, out: Path, resume: bool = False, progress: bool | Non
     """Find and verify circuits, and write the run to ``out``; with ``resume``, go on where a stopped run was.
 
     Args:
-        asked: the settings.
+        asked: the settings; of a run that is continued its own, but for ``memory`` and the device.
         out: the run folder.
-        resume: go on with a run, with its own settings.
+        resume: go on with a run.
         progress: show bars; by default where a person is looking.
 
     Raises:
@@ -82,12 +84,18 @@ def reload(folder: Path) -> Finished:
     """A run and its finished circuits, from the folder.
 
     Raises:
-        RunError: if the folder holds no such run.
-        AffectLensError: if nothing of it is finished, or it is damaged.
+        RunError: if the folder holds no such run, or nothing of it is finished.
+        AffectLensError: if it is damaged.
     """
     run = Run.of(folder, COMMAND)
-    each = {name: Found.load(folder / name, name) for name in run.info["emotions"]}
-    return Finished(run, each, AgreementReport.load(folder))
+    there = [name for name in run.info["emotions"] if (folder / name / GRAPH).is_file()]
+    if not there:
+        raise RunError(f"{folder} holds no circuit yet: continue it with affectlens circuit --resume {folder}.")
+    each = {name: Found.load(folder / name, name) for name in there}
+    agreed = (folder / "results" / "agreement.json").is_file()
+    circuits = {name: one.layers for name, one in each.items()}
+    agreement = AgreementReport.load(folder) if agreed else agree(run.info["fingerprint"], circuits=circuits)
+    return Finished(run, each, agreement)
 
 
 def _opened(asked: Asked, out: Path, resume: bool, model: LensModel, table: Battery, ready: list[Question]) -> Run:
@@ -95,6 +103,11 @@ def _opened(asked: Asked, out: Path, resume: bool, model: LensModel, table: Batt
         run = Run.of(out, COMMAND)
         run.expect("battery", "battery_sha256", table.sha256)
         run.expect("model", "fingerprint", model.fingerprint)
+        before = Asked.from_config(run.info["config"])
+        same = replace(asked, model=before.model, battery=before.battery, runs=before.runs, memory=before.memory,
+                       device=before.device)  # fmt: skip
+        if same != before:
+            raise RunError(f"{out} was begun with other settings: start a new run, or give those in its run.json.")
         return run
     kept = replace(asked, model=lasting(asked.model), battery=lasting(asked.battery), runs=lasting(asked.runs))
     run = Run.create(out, command=COMMAND, config=kept.to_config())
@@ -107,7 +120,7 @@ def _agreement(
     asked: Asked, out: Path, model: LensModel, table: Battery, each: dict[str, Found], progress: bool | None
 ) -> AgreementReport:
     """The circuits beside what earlier runs say; saved in the run."""
-    stages = find_runs(asked.runs, model.fingerprint, battery_sha256=table.sha256)
+    stages, unfit = usable(asked.runs, model, table)
     if "probe" not in stages and asked.read:
         acts = capture(model, table, sites="resid_post", positions=["mean"], progress=progress)
         read_by_emotion(acts, seed=asked.seed, progress=progress).save(out)
@@ -117,8 +130,28 @@ def _agreement(
         model.name, probe=stages.get("probe"), patch=stages.get("patch"), features=stages.get("features"),
         steering=stages.get("steering"), circuits=circuits, battery_sha256=table.sha256, n_layers=model.n_layers,
     )  # fmt: skip
+    found = replace(found, meta=found.meta | {"unfit": unfit})
     found.save(out)
     return found
+
+
+def usable(runs: str, model: LensModel, table: Battery) -> tuple[dict[str, Path], dict[str, str]]:
+    """Earlier runs that can be joined, by stage; and why others can't.
+
+    Args:
+        runs: where they are looked for.
+        model: whose they are.
+        table: the battery.
+    """
+    good, unfit = {}, {}
+    for stage, home in find_runs(runs, model.fingerprint, battery_sha256=table.sha256).items():
+        given: dict[str, Any] = {stage: home}
+        try:
+            agree(model.name, battery_sha256=table.sha256, n_layers=model.n_layers, **given)
+            good[stage] = home
+        except AffectLensError as error:
+            unfit[stage] = f"{home}: {error}"
+    return good, unfit
 
 
 def _details(model: LensModel, ready: list[Question], each: dict[str, Found]) -> Iterator[tuple[str, Detail]]:

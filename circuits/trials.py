@@ -12,14 +12,15 @@ from affectlens.circuits.space import EdgeSpace
 from affectlens.circuits.standing import stands
 from affectlens.circuits.walking import Attendant, Stream, Walker
 from affectlens.circuits.wiring import wire
-from affectlens.errors import CircuitError, PatchError
+from affectlens.errors import CircuitError
 from affectlens.model import LensModel
+from affectlens.patching.choosing import runner_for
+from affectlens.patching.engine import Engine
 from affectlens.patching.job import Job
 from affectlens.patching.metrics import Metric, Reading
 from affectlens.patching.pairs import PatchPair
 from affectlens.patching.reading import Out
 from affectlens.patching.recorded import Recorded
-from affectlens.patching.screening import gradient_engine
 from affectlens.sites import Site
 from affectlens.types import Json
 
@@ -61,10 +62,9 @@ class Bench:
         """
         layer = end_layer(metric)
         space = EdgeSpace.of(model, layer=layer)
-        try:
-            engine = gradient_engine(model, memory * model.n_layers / 2)  # batches are cut here
-        except PatchError as error:
-            raise CircuitError(str(error)) from None
+        engine = runner_for(model, memory=memory)
+        if not isinstance(engine, Engine):
+            raise CircuitError(f"{model.name} can't be walked through block by block, which telling edges apart needs.")
         sites = [Site(kind, at) for at in range(space.n_layers) for kind in ("z", "mlp_out")]
         job = Job(engine, [metric], sites, denoise=False)
         return cls(Walker(engine, wire(model, space.n_layers)), job, space, memory * 1e9)

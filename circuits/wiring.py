@@ -160,11 +160,18 @@ def _past(module: nn.Module) -> Norm:
 
 
 def _matrix(module: nn.Module, like: Tensor) -> tuple[Float[Tensor, "d_in d_out"], Float[Tensor, " d_out"]]:
-    """The weight and bias of an affine module, by running it."""
+    """The weight and bias of an affine module, by running it.
+
+    Raises:
+        CircuitError: one that is not.
+    """
     size = like.shape[-1]
     rows = torch.cat((torch.eye(size), torch.zeros(1, size)))[None].to(like)
     value = module(rows)[0]
-    return value[:-1] - value[-1:], value[-1].clone()
+    weight, bias = value[:-1] - value[-1:], value[-1].clone()
+    if off(like @ weight + bias, module(like)) > (1e-3 if like.dtype == torch.float32 else 0.1):
+        raise CircuitError(f"{type(module).__name__} is more than a matrix and a bias, so heads' parts can't be told.")
+    return weight, bias
 
 
 def _reads(tap: Tap, like: Tensor) -> Reads:

@@ -24,10 +24,10 @@ from affectlens.patching.choosing import runner_for
 from affectlens.patching.deleting import Deleting, Plan, cut_steps, value_steps
 from affectlens.patching.keeping import Kept
 from affectlens.patching.metrics import Metric
-from affectlens.patching.pairs import PatchPair
+from affectlens.patching.pairs import PatchPair, read_of
 from affectlens.patching.replacing import KINDS, Replacing
 from affectlens.patching.spans import spans
-from affectlens.patching.sweeping import described, facts, listed, prepared, read_of
+from affectlens.patching.sweeping import described, facts, listed, prepared
 from affectlens.patching.tabling import Given
 from affectlens.patching.units import Sites, expand_sites
 from affectlens.progress import tracked

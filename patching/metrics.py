@@ -17,6 +17,7 @@ from affectlens.model import LensModel
 from affectlens.patching.pairs import PatchPair, Side
 from affectlens.positions import Position
 from affectlens.readout import pool_labels
+from affectlens.types import Json
 from affectlens.verbalisers import Labels, check_labels
 
 Values = Float[Tensor, " row"]
@@ -71,6 +72,13 @@ class Metric:
 
     def __call__(self, reading: Reading) -> Values:
         return self.value(reading)
+
+    @property
+    def facts(self) -> Json:
+        """What tells its numbers from another metric's, for what is kept and continued."""
+        labels = {name: listed(words) for name, words in self.labels.items()}
+        return {"name": self.name, "unit": self.unit, "key": self.key, "labels": labels, "logits": self.logits,
+                "layers": sorted(self.layers), "cue": self.cue, "chat": self.chat}  # fmt: skip
 
     def __add__(self, other: "Metric") -> "Metric":
         return _joined(self, other, "+", lambda reading: self(reading) + other(reading))

@@ -178,6 +178,12 @@ def segment(alignment: Alignment, layout: Layout, text_end: int) -> Iterator[tup
     yield "all", tuple(every)
 
 
+def read_of(pairs: Sequence[PatchPair]) -> list[object]:
+    """What of the pairs a sweep's numbers depend on, to tell a sweep that is continued from another."""
+    sides = ([(one.prompt.ids, one.prompt.tails) for one in (pair.clean, pair.corrupt)] for pair in pairs)
+    return [[pair.name, pair.group, pair.emotion, pair.valence, *both] for pair, both in zip(pairs, sides, strict=True)]
+
+
 def vocabulary(model: LensModel) -> str:
     """A hash of the tokens that a model's texts are made of."""
     return hashlib.sha256(json.dumps(sorted(model.tokenizer.get_vocab().items())).encode()).hexdigest()[:16]

@@ -18,7 +18,7 @@ from affectlens.patching.choosing import runner_for
 from affectlens.patching.job import Job
 from affectlens.patching.keeping import Kept
 from affectlens.patching.metrics import Metric, merged_cue, words_of
-from affectlens.patching.pairs import PatchPair, prepare, vocabulary
+from affectlens.patching.pairs import PatchPair, prepare, read_of, vocabulary
 from affectlens.patching.results import PatchSweep
 from affectlens.patching.sources import CONTROLS, sources
 from affectlens.patching.tabling import Given
@@ -159,12 +159,6 @@ def prepared(
             raise PatchError(f"{pair.name} was prepared with the cue {pair.cue!r}: leave cue and chat out here.")
         _fitting(pair.cue, asked)
     return ready
-
-
-def read_of(pairs: Sequence[PatchPair]) -> list[object]:
-    """What of the pairs a sweep's numbers depend on, to tell a sweep that is continued from another."""
-    return [[pair.name, pair.group, pair.valence, *((s.prompt.ids, s.prompt.tails) for s in (pair.clean, pair.corrupt))]
-            for pair in pairs]  # fmt: skip
 
 
 def _fitting(cue: str, asked: str | None) -> str:

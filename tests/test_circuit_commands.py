@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from affectlens.circuits import finding
 from affectlens.circuits.graph import CircuitGraph
 from affectlens.circuits.settings import Asked
-from affectlens.circuits.study import reload
+from affectlens.circuits.study import reload, study
+from affectlens.errors import RunError
 from affectlens.testing import tiny_hf, tiny_tokenizer
 from tests.conftest import Typed
 
@@ -46,6 +48,10 @@ def asked(tiny: Path, battery: Path, tmp_path: Path, *more: str) -> list[object]
     return ["circuit", tiny, "-e", "grief", "--battery", battery, "--quick", "--runs", tmp_path / "runs", *more]
 
 
+def stopped(*_args: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_run_as_a_user_types_it(tiny: Path, battery: Path, tmp_path: Path, typed: Typed) -> None:
     """Two emotions, the peak word for one; report, picture, graph; drawn again from the folder alone."""
     out = tmp_path / "run"
@@ -72,7 +78,7 @@ def test_a_stopped_run_goes_on(
 ) -> None:
     """Stopped after the verification: its passes are not made again, and the outcome is that of a whole run."""
     out, whole = tmp_path / "run", tmp_path / "whole"
-    monkeypatch.setattr(finding, "_exact", lambda *_args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(finding, "_exact", stopped)
     code, _, err = typed(*asked(tiny, battery, tmp_path, "--out", str(out)))
     assert code == 2
     assert f"--resume {out}" in err
@@ -112,6 +118,32 @@ def test_mistakes_are_sentences(
     assert code == 2
     assert sentence in err
     assert err.count("\n") == 1
+
+
+def test_mistakes_are_found_before_anything_is_computed(
+    tiny: Path, battery: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for more in (["--rule", "best"], ["--method", "acdc"]):
+        assert typed(*asked(tiny, battery, tmp_path, "--dry-run", *more))[0] == 2
+        assert typed(*asked(tiny, battery, tmp_path, *more, "--out", str(tmp_path / "run")))[0] == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_question_is_not_a_continued_run(tiny: Path, battery: Path, tmp_path: Path) -> None:
+    """And an earlier run that can't be joined is left out with its reason."""
+    first = Asked(str(tiny), ("grief",), str(battery), quick=True, runs=str(tmp_path / "runs"))
+    patched = tmp_path / "runs" / "patch"
+    done = study(first, out=tmp_path / "run", progress=False)
+    (patched / "denoise" / "results").mkdir(parents=True)
+    (patched / "denoise" / "results" / "sweep.json").write_text("no sweep")
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    (patched / "run.json").write_text(json.dumps(info | {"command": "patch"}))
+    with pytest.raises(RunError, match="other settings"):
+        study(replace(first, steps=2), out=tmp_path / "run", resume=True, progress=False)
+    again = study(first, out=tmp_path / "run", resume=True, progress=False)
+    assert again.found["sadness"].graph.edges.equals(done.found["sadness"].graph.edges)
+    assert "damaged" in again.agreement.meta["unfit"]["patch"]
+    assert "Not joined: the patch run" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_run_is_continued_with_its_own_settings(tmp_path: Path, typed: Typed) -> None:

@@ -337,6 +337,38 @@ def test_union_intersection_and_difference_are_those_of_sets() -> None:
             act(other)
 
 
+def test_numbers_of_two_metrics_are_not_joined() -> None:
+    a, b = graph(60), graph(80, seed=5)
+    for key, other in (("metric", "another"), ("unit", "logits")):
+        changed = CircuitGraph(SPACE, b.edges, b.nodes, b.meta | {key: other})
+        for act in (a.union, a.intersection):
+            with pytest.raises(CircuitError, match=f"two {key}s .*{other}"):
+                act(changed)
+        assert len(a.diff(changed))
+    unsaid = CircuitGraph(SPACE, b.edges, b.nodes, {})
+    assert (a.union(unsaid).mask == (a.mask | b.mask)).all()
+
+
+def test_pairs_of_the_exact_effect_are_counted_apart() -> None:
+    scores, mask = scored(), SPACE.allowed
+    few = patched(scores, np.arange(mask.size).reshape(mask.shape) == np.flatnonzero(mask)[0])
+    edges = CircuitGraph.of(scores, mask, effects=few[few["group"].isin(["g0", "g1", "g2"])]).edges
+    assert set(edges["n"]) == {12}
+    assert edges["effect_n"].dropna().tolist() == [6]
+    assert (edges["effect_n"].isna() == edges["effect"].isna()).all()
+    bare = CircuitGraph(SPACE, edges.drop(columns="effect_n"), pd.DataFrame(columns=NODES), {}).edges
+    assert bare["effect_n"].isna().all()
+
+
+def test_overlap_leaves_out_what_lies_on_no_path() -> None:
+    one = graph(100)
+    loose = next(part for n in range(3, 100) if (part := one.largest(n)).mask.any()
+                 and 2 < SPACE.connected(part.mask).sum() < part.mask.sum())  # fmt: skip
+    pruned = one.largest(len(loose.edges), prune=True)
+    assert loose.overlap(one, draws=19) == pruned.overlap(one, draws=19)
+    assert one.overlap(loose, draws=19)["edges"].shared == len(pruned.edges)
+
+
 def test_parts_of_a_circuit() -> None:
     one = graph(100)
     assert one.largest(7).edges["score"].tolist() == one.edges["score"].head(7).tolist()
@@ -384,6 +416,8 @@ def test_nodes_are_assembled_from_a_sweep() -> None:
     assert (row["effect"], row["low"], row["high"]) == (head.value, head.low, head.high)
     bare = assemble(SPACE, sweep)
     assert set(bare.nodes["node"]) == {"L1.H0", "L2.mlp"}
+    assert bare.summary()[0].startswith("**1 head and 1 MLP, and no edges**")
+    assert "2 nodes" in repr(bare)
     assert list(bare.edges) == EDGES
     whole = assemble(SPACE, sweep, scores=scored())
     assert set(whole.nx.nodes) - {"L1.H1"} == {"embedding", "L1.H0", "L2.mlp", "end"}
@@ -392,11 +426,28 @@ def test_nodes_are_assembled_from_a_sweep() -> None:
     assert len(assemble(SPACE, nodes, scores=scored(), n=4).edges) <= 4
 
 
+def test_a_segment_patched_whole_and_by_token_is_told_apart() -> None:
+    table = nodes_table()
+    nothing = table.assign(position=4, value=table["corrupt"])
+    sweep = sweep_of(pd.concat([table, nothing], ignore_index=True))
+    with pytest.raises(CircuitError, match=r"extents segment, token: say which with extent=\.$"):
+        node_effects(sweep)
+    for extent in ("segment", "token"):
+        nodes = node_effects(sweep, extent=extent).set_index("node")
+        expected = sweep.at(kind="z", index=0, layer=1, extent=extent).value
+        assert nodes.loc["L1.H0", "effect"] == expected
+    assert set(assemble(SPACE, sweep, extent="segment").nodes["node"]) == {"L1.H0", "L2.mlp"}
+    with pytest.raises(CircuitError, match="No node is specific"):
+        assemble(SPACE, sweep, extent="token")
+    with pytest.raises(CircuitError, match="no nodes there"):
+        node_effects(sweep, extent="word")
+
+
 def test_assembling_says_what_is_missing() -> None:
     table = nodes_table()
     with pytest.raises(CircuitError, match="no nodes there"):
         node_effects(sweep_of(table[table["kind"] == "resid_pre"]))
-    with pytest.raises(CircuitError, match="say which"):
+    with pytest.raises(CircuitError, match="segments ending, last: say which with segment="):
         node_effects(sweep_of(pd.concat([table, table.assign(segment="ending")])))
     with pytest.raises(CircuitError, match="No node is specific"):
         assemble(SPACE, sweep_of(table[table["index"] == 3]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from affectlens.capturing import capture
 from affectlens.circuits.graph import EDGES, CircuitGraph
 from affectlens.circuits.modulating import Modulation, modulate, modulation_of
+from affectlens.circuits.modulating.parts import placebos_of
 from affectlens.circuits.space import EdgeSpace
 from affectlens.cursors import Cursor
 from affectlens.errors import CircuitError, SteerError
@@ -324,22 +326,47 @@ def test_plans_go_wherever_plans_of_directions_go(llama: LensModel) -> None:
         beside(llama, PROMPTS[:1], made.plan(6.0), max_new_tokens=4, chat=False, progress=False)
 
 
-def test_random_parts_are_others_of_the_same_layers(llama: LensModel) -> None:
+def test_placebos_are_other_sets_of_the_same_layers(llama: LensModel) -> None:
     made = modulation_of(llama, PARTS, emotion="joy", battery="starter", weigh="effect", signed=True, progress=False)
-    draws = [made.randomised(seed) for seed in range(20)]
+    draws = made.placebos(20, seed=1)
     for one in draws:
         where = [(p.kind, p.layer if p.index is not None else 0) for p in map(Site.parse, one.parts)]
         assert where == [(p.kind, p.layer if p.index is not None else 0) for p in map(Site.parse, made.parts)]
         assert len(set(one.parts)) == len(made.parts)
-        assert not set(one.parts) & set(made.parts), "there are enough others"
         assert np.array_equal(one.weights, made.weights)
-    assert len({one.parts for one in draws}) > 10
-    assert draws[3].parts == made.randomised(3).parts
-    most = modulation_of(llama, ["L0.H0", "L0.H1", "L0.H2"], emotion="joy", battery="starter", progress=False)
-    for seed in range(5):
-        drawn = most.randomised(seed).parts
-        assert "L0.H3" in drawn
-        assert len(set(drawn)) == 3
+    assert len({frozenset(one.parts) for one in draws} | {frozenset(made.parts)}) == 21
+    assert any(set(one.parts) & set(made.parts) for one in draws), "the circuit's own parts can be drawn"
+    assert [one.parts for one in made.placebos(7, seed=1)] == [one.parts for one in draws[:7]]
+    facts = made.placebo_facts(20, seed=1)
+    shared = [len(set(one.parts) & set(made.parts)) / len(PARTS) for one in draws]
+    assert facts == {"placebos": 20, "placebo_overlap": pytest.approx(np.mean(shared)), "crowded": False}
+
+
+def test_where_few_other_sets_exist_all_are_placebos(llama: LensModel) -> None:
+    def made(parts: list[str]) -> Modulation:
+        return modulation_of(llama, parts, emotion="joy", battery="starter", progress=False)
+
+    one, most, every = made(["L0.H1"]), made(["L0.H0", "L0.H1", "L0.H2"]), made([f"L0.H{i}" for i in range(4)])
+    assert {two.parts for two in one.placebos(39)} == {("L0.H0",), ("L0.H2",), ("L0.H3",)}
+    assert one.placebo_facts(39) == {"placebos": 3, "placebo_overlap": 0.0, "crowded": False}
+    assert most.placebo_facts(39) == {"placebos": 3, "placebo_overlap": pytest.approx(2 / 3), "crowded": True}
+    assert every.placebos(39) == []
+    assert every.placebo_facts(39) == {"placebos": 0, "placebo_overlap": None, "crowded": True}
+
+
+@pytest.mark.parametrize(("size", "draws"), [(1, 39), (2, 39), (2, 19)])
+def test_the_rank_among_placebos_is_exchangeable(size: int, draws: int) -> None:
+    """Over all circuits of so many of nine heads, p is at most alpha no more often than alpha."""
+    does = np.random.default_rng(0).normal(size=9)
+    p = []
+    for circuit in combinations(range(9), size):
+        for seed in range(1 if draws >= 35 else 40):
+            parts = [Site("z", 0, i) for i in circuit]
+            found = placebos_of(parts, {"L0.z": 9}, draws, np.random.default_rng([seed, *circuit]))
+            drawn = [sum(does[one.index] for one in mine if one.index is not None) for mine in found]
+            p.append((1 + sum(value >= does[list(circuit)].sum() for value in drawn)) / (1 + len(drawn)))
+    for alpha in (0.05, 0.1, 0.25, 0.5):
+        assert np.mean(np.array(p) <= alpha + 1e-9) <= alpha + (0.01 if draws < 35 else 1e-9)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from affectlens.circuits.modulating import Comparison, Extent, Modulation, compare, modulation_of, section
+from affectlens.circuits.modulating import Comparison, Extent, Modulation, compare, comparing, modulation_of, section
 from affectlens.circuits.modulating.outcomes import curves, difference, outcomes
 from affectlens.circuits.modulating.trial import Trial, choices
 from affectlens.circuits.modulating.words import above
@@ -16,6 +16,7 @@ from affectlens.errors import CircuitError, RunError
 from affectlens.model import LensModel
 from affectlens.run import Run
 from affectlens.steering import Directions
+from affectlens.steering.evaluating.placebo import BH, MAX_T, corrected, rank
 from affectlens.steering.evaluating.quality import quality
 from affectlens.steering.evaluating.safety import Choice
 from affectlens.steering.judging.verdicts import Verdicts
@@ -97,7 +98,11 @@ def test_it_says_draws_and_tabulates(done: tuple[Path, Comparison, list[Counting
     found = done[1]
     said = " ".join(found.summary())
     assert "Replies called joy by encoder" in said
-    assert "not surely above" in said
+    assert "Nothing could have been shown of residual steering for joy" in said, "2 prompts, 3 draws"
+    assert "surely above" not in said
+    facts = found.facts["modulations"][0]
+    assert facts["placebos"] == 3
+    assert 0 <= facts["placebo_overlap"] < 1
     assert {"scale", "replace", "steer", "prompted"} >= set(found.table(budget=1000.0)["way"])
     every = section(found)
     assert len(every.figures) == 2
@@ -129,7 +134,9 @@ def test_a_stopped_run_goes_on_behind_what_it_has(
         Comparison.load(folder)
     before = {path.name: path.stat().st_mtime_ns for path in (folder / "results").iterdir()}
     assert "step.scale.joy.parquet" in before
-    _, found = compare(llama, made, judges=judges(), resume=True, **how)
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing, "extract", stop)
+        _, found = compare(llama, made, judges=judges(), resume=True, **how)
     assert {name: (folder / "results" / name).stat().st_mtime_ns for name in before} == before
     pd.testing.assert_frame_equal(found.replies, done[1].replies)
     with pytest.raises(RunError, match="begun with another plan"):
@@ -246,6 +253,94 @@ def test_outcomes_say_what_was_planted() -> None:
     assert (tested["p_adjusted"] >= tested["p"]).all()
     assert "Scaling the circuit is not surely above" in " ".join(found.summary())
     assert "Residual steering is above plain replies and its placebo for joy" in " ".join(found.summary())
+
+
+def said_of(replies: pd.DataFrame, neutral: pd.DataFrame, **facts: Any) -> tuple[Comparison, str]:
+    table = outcomes(replies, neutral, choices(replies, neutral, (1.5,)))
+    known = {"emotions": ["joy"], "budgets": [1.5], "judges": ["judge"]} | facts
+    found = Comparison(replies, neutral, table, curves(replies, neutral), pd.DataFrame(), known)
+    return found, " ".join(found.summary())
+
+
+def test_ranks_are_corrected_by_the_largest_of_each_draw() -> None:
+    """Three ways, all above 39 of 39 placebos, and an emotion that is not: max-T leaves the least p what it is."""
+    found, said = said_of(*planted(SHARES | {"scale": 1.0}, COSTS))
+    rows = found.outcomes[(found.outcomes["quantity"] == "less random") & ~found.outcomes["masked"]]
+    assert set(rows["way"]) == {"scale", "replace", "steer"}
+    assert set(rows["correction"]) == {MAX_T}
+    assert set(rows["draws"]) == {39}
+    np.testing.assert_allclose(rows[["attainable", "least"]], 1 / 40)
+    steer = rows[rows["way"] == "steer"].iloc[0]
+    assert steer["p_adjusted"] == pytest.approx(1 / 40)
+    assert "Nothing could have been shown" not in said
+    plain = found.outcomes[found.outcomes["quantity"] == "less plain"]
+    assert set(plain["correction"]) == {BH}
+    np.testing.assert_allclose(plain["least"], 4 * 2 / 2**12)
+    assert (found.outcomes.loc[found.outcomes["p"].isna(), "correction"] == "").all()
+
+
+def test_one_way_with_a_chance_finding_is_corrected_for_the_others() -> None:
+    """Among draws that vary, max-T asks that a share stand above every way's draws, so its p is no smaller."""
+    replies, neutral = planted(SHARES, COSTS)
+    random = replies["condition"].str.startswith("random")
+    hit = np.random.default_rng(3).random(int(random.sum())) < 0.3
+    for column in ("judge", "judge.masked"):
+        replies.loc[random, column] = np.where(hit, "joy", "neutral")
+    found, _ = said_of(replies, neutral)
+    rows = found.outcomes[(found.outcomes["quantity"] == "less random") & ~found.outcomes["masked"]]
+    assert (rows["p_adjusted"] >= rows["p"]).all()
+    assert (rows["p_adjusted"] > rows["p"]).any()
+    places = {}
+    for i, (_, row) in enumerate(rows.iterrows()):
+        mine = replies[(replies["half"] == "report") & (replies["dose"] == row["dose"])]
+        place = rank(mine[mine["condition"] == row["way"]], mine[mine["condition"] == f"random {row['way']}"], "judge",
+                     "joy")  # fmt: skip
+        assert place is not None
+        places[i] = place
+    assert rows["p_adjusted"].tolist() == [one.p_adjusted for one in corrected(places).values()]
+
+
+@pytest.mark.parametrize(("draws", "n"), [(9, 12), (39, 4)])
+def test_what_could_not_have_been_shown_is_not_said_to_be_absent(draws: int, n: int) -> None:
+    found, said = said_of(*planted(SHARES, COSTS, draws=draws, n=n))
+    assert "Nothing could have been shown of scaling the circuit for joy" in said
+    assert "unchecked" in said
+    assert "surely above" not in said
+    assert found.outcomes["least"].max() > 0.05
+
+
+def test_ways_with_fewer_placebos_are_corrected_one_by_one() -> None:
+    replies, neutral = planted(SHARES | {"scale": 1.0}, COSTS)
+    few = replies["condition"].isin(["random scale", "random replace"]) & (replies["draw"] >= 8)
+    found, said = said_of(replies[~few], neutral)
+    rows = found.outcomes[(found.outcomes["quantity"] == "less random") & ~found.outcomes["masked"]].set_index("way")
+    assert rows["draws"].to_dict() == {"scale": 8, "replace": 8, "steer": 39}
+    assert set(rows["correction"]) == {BH}
+    assert rows["least"].to_dict() == pytest.approx({"scale": 3 / 9, "replace": 3 / 9, "steer": 3 / 40})
+    assert "Nothing could have been shown of scaling" in said
+    assert "least adjusted p of one way alone is 0.33" in said
+
+
+def test_without_other_parts_there_is_no_placebo(llama: LensModel, tmp_path: Path) -> None:
+    """The circuit is all of its layer: no placebo is written, and that is what is said."""
+    heads = modulation_of(llama, [f"L0.H{i}" for i in range(4)], emotion="joy", battery="starter", progress=False)
+    _, found = compare(llama, heads, out=tmp_path / "run", battery="starter", judges=judges(), scale=SMALL,
+                       progress=False)  # fmt: skip
+    assert not {"random scale", "random replace"} & set(found.replies["condition"])
+    assert "random steer" in set(found.replies["condition"])
+    assert "is above a placebo is unchecked for joy" in " ".join(found.summary())
+    assert found.facts["modulations"][0]["placebos"] == 0
+
+
+def test_a_placebo_that_is_mostly_the_circuit_says_little() -> None:
+    one = {"emotion": "joy", "parts": ["L0.H0"], "placebos": 3, "placebo_overlap": 2 / 3, "crowded": True}
+    _, said = said_of(*planted(SHARES, COSTS), modulations=[one], draws=39)
+    assert "A placebo of parts says little for joy" in said
+    assert "holds 67% of the circuit" in said
+    assert "only 3 other sets" in said
+    _, said = said_of(*planted(SHARES, COSTS), modulations=[one | {"crowded": False, "placebos": 39}], draws=39)
+    assert "says little" not in said
+    assert "other sets" not in said
 
 
 def test_p_of_a_difference_flips_prompts() -> None:

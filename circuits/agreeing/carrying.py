@@ -70,6 +70,7 @@ def circuit_by_layer(
     own = _summed(turned, graph.mask[rows, columns], layer, graph.space.n_layers)
     null = np.mean([_summed(turned, one[rows, columns], layer, graph.space.n_layers) for one in random], axis=0)
     gap = (scores.pairs["clean"] - scores.pairs["corrupt"]).to_numpy(dtype=float)
+    gap = gap * np.sign(gap.mean())  # turned scores are positive where they carry, whichever way the metric goes
     group = np.asarray(pd.factorize(scores.pairs["group"])[0])
     tells = measured(gap[:, None], np.ones(len(gap)), group, seed).iloc[0]
     sure = bool(tells["low"] > 0 or tells["high"] < 0)

@@ -78,6 +78,10 @@ def agree(
         raise CircuitError(
             "Nothing was given to agree on: give at least one of probe, patch, features, steering, circuits."
         )
+    for emotion, one in on.items():
+        own = str(one.result.meta.get("emotion") or emotion)
+        if own != emotion:
+            raise CircuitError(f"The circuit given as {emotion} ({one.source}) is of {own}: give each by its name.")
     name, fingerprint, battery = same([*stages, *on.values()], model, battery_sha256)
     by_stage = {
         stage: [one for one in stages if one.stage == stage] for stage in ("probe", "patch", "features", "steering")

@@ -65,10 +65,12 @@ class AgreementReport:
         """Where reading and using differ surely: ``layer, emotion, flag``, and both estimates.
 
         *Read but not used*: read is a yes, and causal is a no, which says that a difference worth having is excluded.
+        Where patching surely moves the metric, and a control as much, nothing is flagged.
         *Used but not read*: the other way round. A cell that is undecided in either is not flagged.
         """
         key, kept = ["layer", "emotion"], ["verdict", "value", "low", "high", "p_adjusted"]
-        read, used = (self.table[self.table["question"] == name][[*key, *kept]] for name in ("read", "causal"))
+        told = self.table[~((self.table["question"] == "causal") & self.table["undone"])]  # a control does as much
+        read, used = (told[told["question"] == name][[*key, *kept]] for name in ("read", "causal"))
         both = read.merge(used, on=key, suffixes=("_read", "_causal"))
         given = list(zip(both["verdict_read"], both["verdict_causal"], strict=True))
         both.insert(2, "flag", [{(YES, NO): UNUSED, (NO, YES): UNREAD}.get(one, "") for one in given])

@@ -53,7 +53,7 @@ def compare(
         out: the run folder.
         battery: that the means are of; of its other scenes the neutral texts are read.
         directions: the residual ones; by default one is extracted from the modulations' own scenes, against neutral,
-            three fifths of the way up.
+            three fifths of the way up, or, resumed, the run's own.
         judges: two or more; by default the encoder and the embedded model's likelihoods.
         scale: how much is written, for a size of your own.
         quick: few doses, prompts and draws: a first look.
@@ -73,24 +73,27 @@ def compare(
     home, table = Path(out), load_battery(battery) if isinstance(battery, str | Path) else battery
     many = [modulations] if isinstance(modulations, Modulation) else list(modulations)
     _check(model, many, table)
-    if not resume:
+    run = Run.of(home, COMMAND) if resume else None
+    if run is None:
         Run.refuse_existing(home)
-    extent = scale or (QUICK if quick else FULL)
+    else:
+        run.expect("model", "fingerprint", model.fingerprint)
+        run.expect("battery", "battery_sha256", table.sha256)
+    extent, kept = scale or (QUICK if quick else FULL), home / "directions.safetensors"
     readers = list(judges) if judges is not None else judges_for(model, progress)
-    found = directions or _extracted(model, table, many, seed, progress)
+    found = directions
+    if found is None:  # extracted anew they could differ in a last bit, and so from what was written
+        found = Directions.load(kept, model) if resume else _extracted(model, table, many, seed, progress)
     found.expect(model)
     found = found.only(*(one.emotion for one in many))
     settings = _digest(many, found, extent, readers, seed)
-    if resume:
-        run = Run.of(home, COMMAND)
-        run.expect("model", "fingerprint", model.fingerprint)
-        run.expect("battery", "battery_sha256", table.sha256)
+    if run is not None:
         run.expect("plan (scale, seed, judges, parts or directions)", "settings", settings)
     else:
         config = {"model": model.name, "battery": table.name, "emotions": [one.emotion for one in many], "seed": seed}
         run = Run.create(home, command=COMMAND, config=config)
         run.note(fingerprint=model.fingerprint, battery_sha256=table.sha256, settings=settings)
-        found.save(home / "directions.safetensors")
+        found.save(kept)
         for one in many:
             one.save(home / f"modulation.{one.emotion}.safetensors")
     run.note(status="running")
@@ -100,7 +103,8 @@ def compare(
         facts = {
             "model": model.name, "battery": table.name, "seed": seed, "draws": extent.draws,
             "emotions": [one.emotion for one in many], "directions": found.all[0].called,
-            "modulations": [{"emotion": one.emotion, "parts": list(one.parts), **one.facts} for one in many],
+            "modulations": [{"emotion": one.emotion, "parts": list(one.parts), **one.facts,
+                             **one.placebo_facts(extent.draws, seed=seed)} for one in many],
             "instruction": instruction(many[0].emotion),
         }  # fmt: skip
         comparison = comparison_of(written, pd.concat(trust, ignore_index=True), facts)

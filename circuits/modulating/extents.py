@@ -24,7 +24,7 @@ class Extent:
     doses: tuple[float, ...]  # of the residual directions, raw
     prompts: int  # of each half
     tokens: int  # of a reply
-    draws: int  # of each way's placebo
+    draws: int  # of each way's placebo, or as many as there are
     texts: int  # neutral ones
     budgets: tuple[float, ...] = (1.1, 1.5)  # perplexity ratios
 
@@ -49,6 +49,7 @@ class Way:
     doses: tuple[float, ...]  # of ``scale`` the gain less 1
     change: Callable[[float], Addition]
     placebo: Callable[[int, float], Addition]  # by draw and dose
+    draws: int  # how many placebos there are
 
 
 def ways_of(modulation: Modulation, directions: Directions, extent: Extent, seed: int) -> Iterator[Way]:
@@ -61,9 +62,10 @@ def ways_of(modulation: Modulation, directions: Directions, extent: Extent, seed
         seed: of the placebos' draws.
     """
     emotion, here = modulation.emotion, f"{len(modulation.parts)} parts"
-    drawn = [modulation.randomised([seed, draw]) for draw in range(extent.draws)]
+    drawn = modulation.placebos(extent.draws, seed=seed)
     for name, doses in (("scale", tuple(gain - 1 for gain in extent.gains)), ("replace", extent.replace)):
-        yield Way(name, emotion, "modulation", here, doses, _changing([modulation], name), _placebo(drawn, name))
+        yield Way(name, emotion, "modulation", here, doses, _changing([modulation], name), _placebo(drawn, name),
+                  len(drawn))  # fmt: skip
     mine = directions.only(emotion)
     sites = [one.at for one in mine]
     random = np.stack([placebos(mine, kind="random", draws=extent.draws, site=at, seed=seed) for at in sites], axis=1)
@@ -73,7 +75,8 @@ def ways_of(modulation: Modulation, directions: Directions, extent: Extent, seed
 
     site = str(sites[0]) if len(sites) == 1 else f"{len(sites)} sites"
     method = mine.all[0].called
-    yield Way("steer", emotion, method, site, extent.doses, lambda dose: added(mine, emotion, dose), placebo)
+    yield Way("steer", emotion, method, site, extent.doses, lambda dose: added(mine, emotion, dose), placebo,
+              extent.draws)  # fmt: skip
 
 
 def _changing(one: Sequence[Modulation], name: str) -> Callable[[float], Addition]:

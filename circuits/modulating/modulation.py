@@ -25,7 +25,7 @@ from jaxtyping import Float, Float32
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from affectlens.circuits.modulating.parts import others, whole
+from affectlens.circuits.modulating.parts import expected_overlap, placebos_of, whole
 from affectlens.errors import CircuitError
 from affectlens.model import LensModel
 from affectlens.paths import replacing
@@ -126,18 +126,43 @@ class Modulation:
             self.fingerprint, self.battery, self.battery_sha256, facts={"weights": weights},
         )  # fmt: skip
 
-    def randomised(self, seed: int | list[int]) -> "Modulation":
-        """The placebo: other parts of the same layers and kinds, as many, with the same weights and their own means.
+    def placebos(self, draws: int, *, seed: int = 0) -> list["Modulation"]:
+        """Other sets of as many parts of the same layers and kinds, with the same weights and their own means.
 
-        Parts of the circuit are drawn only where a layer has too few others. Another ``mlp_out`` or ``attn_out`` is one
-        of another layer.
+        Any part can be drawn, also one of the circuit; no two placebos are of the same set, and none is of the
+        circuit's. A set of ``mlp_out`` or ``attn_out`` is one of layers. Where fewer other sets exist, the list is
+        shorter, and empty where the circuit has all the parts of its layers.
 
         Args:
-            seed: of the draw.
+            draws: how many.
+            seed: of the draws.
         """
-        counts = {name: mean.shape[0] for name, mean in self.neutral.items()}
-        drawn = others([Site.parse(name) for name in self.parts], counts, np.random.default_rng(seed))
-        return replace(self, parts=tuple(map(str, drawn)), effects=np.full(len(drawn), np.nan))
+        sets = placebos_of(self._sites, self._counts, draws, np.random.default_rng(seed))
+        return [replace(self, parts=tuple(map(str, one)), effects=np.full(len(one), np.nan)) for one in sets]
+
+    def placebo_facts(self, draws: int, *, seed: int = 0) -> Json:
+        """What :meth:`placebos` can say: how many there are (``placebos``), and how much of the circuit is in them.
+
+        Args:
+            draws: how many are asked for.
+            seed: of the draws.
+
+        Returns:
+            ``placebos``; ``placebo_overlap``, the mean share of the circuit's parts that a placebo holds too (None
+            without placebos); ``crowded``, whether the parts are more than half of their layers' on average.
+        """
+        made = self.placebos(draws, seed=seed)
+        shared = [len({*one.parts} & {*self.parts}) / len(self.parts) for one in made]
+        crowded = expected_overlap(self._sites, self._counts) > 0.5
+        return {"placebos": len(made), "placebo_overlap": float(np.mean(shared)) if made else None, "crowded": crowded}
+
+    @property
+    def _sites(self) -> list[Site]:
+        return [Site.parse(name) for name in self.parts]
+
+    @property
+    def _counts(self) -> dict[str, int]:
+        return {name: mean.shape[0] for name, mean in self.neutral.items()}
 
     def expect(self, model: LensModel) -> None:
         """Refuse another model.

@@ -2,8 +2,11 @@
 
 ``less plain``, ``less steer`` and ``less prompted`` are tested by flipping the signs of whole prompts; ``less random``
 by the rank of the share among the placebo's draws, (1 + hits) / (1 + draws). p is corrected over the ways and emotions
-of one budget, judge, reading and quantity (Benjamini and Hochberg 1995). A placebo is of the same dose, which may cost
-it more or less: ``random reply ppl ratio`` says what it cost.
+of one budget, judge, reading and quantity: ranks among as many draws by max-T
+(:func:`affectlens.steering.evaluating.placebo.corrected`), all else by Benjamini and Hochberg (1995). ``attainable`` is
+the least p that so many prompts or ``draws`` can give, ``least`` what a row alone can reach of it once corrected: above
+0.05, nothing could have been shown. A placebo is of the same dose, which may cost it more or less: ``random reply ppl
+ratio`` says what it cost.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,12 +19,13 @@ from scipy.stats import false_discovery_control
 from affectlens.circuits.modulating.extents import WAYS
 from affectlens.stats import Estimate, sign_flips
 from affectlens.steering.evaluating.frames import REPORT, at_dose, judges_of
-from affectlens.steering.evaluating.placebo import rank
+from affectlens.steering.evaluating.placebo import ALONE, BH, Rank, corrected, rank
 from affectlens.steering.evaluating.safety import Choice, halved, neutral_ratio, reply_ratio
 from affectlens.steering.evaluating.shares import RECORD, called, common, gap, record, share, summed, tabled
 
 Row = dict[str, object]
 _ABOUT = ("budget", "emotion", "way", "dose", "within", "judge", "masked", "quantity")
+_TESTED = ("draws", "attainable", "family", "correction", "least")
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,8 @@ def outcomes(
 
     Quantities: ``share``, ``coherent`` (and not degenerate), ``less plain``, ``less random``, ``less steer``, ``less
     prompted``; without a judge ``degenerate`` and the costs. A way without a dose within the budget has no rows, but
-    asking, which has one dose, is always there: ``within`` says whether the choosing half had it in the budget.
+    asking, which has one dose, is always there: ``within`` says whether the choosing half had it in the budget. Of what
+    is tested ``draws`` (of a placebo), ``attainable``, ``family`` (how many tests), ``correction`` and ``least``.
 
     Args:
         replies: one row a reply, judged, with the columns of
@@ -105,7 +110,7 @@ def outcomes(
         chosen: doses by budget, emotion and way.
         seed: of bootstraps and flips.
     """
-    plain, every, out = _plain(replies), shown(replies, neutral), list[Row]()
+    plain, every, out, places = _plain(replies), shown(replies, neutral), list[Row](), dict[int, Rank]()
     for budget in dict.fromkeys(budget for budget, _, _ in chosen):
         mine = {(emotion, way): (every[emotion, way, dose], found.safe is not None)
                 for (at, emotion, way), found in chosen.items() if at == budget
@@ -125,15 +130,19 @@ def outcomes(
             for judge in judges_of(replies):
                 for column in (judge, f"{judge}.masked"):
                     who: Row = about | {"judge": judge, "masked": column != judge}
-                    out += [who | row for row in _read(one, beside, draws, column, seed)]
-    return _corrected(tabled(out, (*_ABOUT, *RECORD)).astype({"masked": bool, "within": bool}))
+                    out += [who | row for row in _read(one, beside, column, seed)]
+                    if (placed := _placed(one, draws, column, seed)) is not None:
+                        places[len(out)] = placed[1]
+                        out.append(who | placed[0])
+    table = tabled(out, (*_ABOUT, *RECORD, *_TESTED)).assign(correction="")
+    return _corrected(table.astype({"masked": bool, "within": bool}), places)
 
 
 def _plain(replies: pd.DataFrame) -> pd.DataFrame:
     return replies[(replies["half"] == REPORT) & (replies["condition"] == "plain")]
 
 
-def _read(one: Shown, beside: Mapping[str, pd.DataFrame], draws: pd.DataFrame, column: str, seed: int) -> Iterator[Row]:
+def _read(one: Shown, beside: Mapping[str, pd.DataFrame], column: str, seed: int) -> Iterator[Row]:
     hit = called(one.rows, column, one.emotion)
     yield {"quantity": "share"} | record(share(one.rows, hit, seed=seed))
     sound = hit * ~one.rows["degenerate"].to_numpy(dtype=bool)
@@ -141,13 +150,19 @@ def _read(one: Shown, beside: Mapping[str, pd.DataFrame], draws: pd.DataFrame, c
     for name, other in beside.items():
         found = difference(one.rows, hit, other, called(other, column, one.emotion), seed)
         if found is not None:
-            yield {"quantity": f"less {name}"} | record(found)
-    found, place = gap(one.rows, hit, draws, called(draws, column, one.emotion), seed=seed), None
-    if found is not None:
-        place = rank(one.rows, draws, column, one.emotion)
-    if found is not None and place is not None:
-        facts = {"draws": len(place.drawn), "attainable": place.attainable}
-        yield {"quantity": "less random"} | record(replace(found, p=place.p)) | facts
+            least = sign_flips(np.ones((found.n, 1)), seed=seed).attainable
+            yield {"quantity": f"less {name}"} | record(found) | {"attainable": least}
+
+
+def _placed(one: Shown, draws: pd.DataFrame, column: str, seed: int) -> tuple[Row, Rank] | None:
+    """The difference from a placebo, with the p of the rank among its draws; None without draws."""
+    hit = called(one.rows, column, one.emotion)
+    found = gap(one.rows, hit, draws, called(draws, column, one.emotion), seed=seed)
+    place = rank(one.rows, draws, column, one.emotion)
+    if found is None or place is None:
+        return None
+    facts = {"draws": len(place.drawn), "attainable": place.attainable}
+    return {"quantity": "less random"} | record(replace(found, p=place.p)) | facts, place
 
 
 def difference(
@@ -170,11 +185,22 @@ def difference(
     return replace(found, p=float(sign_flips((means[0] - means[1])[:, None], seed=seed).p[0]))
 
 
-def _corrected(table: pd.DataFrame) -> pd.DataFrame:
-    """``p_adjusted`` over the ways and emotions of a budget, judge, reading and quantity; ``family`` counts them."""
-    tested = table[table["p"].notna()]
-    adjusted, family = table["p_adjusted"].copy(), pd.Series(np.nan, table.index)
+def _corrected(table: pd.DataFrame, places: Mapping[int, Rank]) -> pd.DataFrame:
+    """``p_adjusted`` and what it is corrected by, over the ways and emotions of a budget, judge, reading and quantity.
+
+    By max-T a row can reach ``attainable`` itself; by Benjamini and Hochberg a row alone reaches that times ``family``.
+    """
+    out, tested = table.copy(), table[table["p"].notna()]
     for _, rows in tested.groupby(["budget", "judge", "masked", "quantity"], sort=False):
-        adjusted.loc[rows.index] = false_discovery_control(rows["p"].to_numpy(dtype=float))
-        family.loc[rows.index] = len(rows)
-    return table.assign(p_adjusted=adjusted, family=family)
+        at, size = rows.index, len(rows)
+        ranks = {int(i): places[int(i)] for i in at if int(i) in places}
+        if ranks:
+            done = corrected(ranks)
+            adjusted, by = [done[int(i)].p_adjusted for i in at], done[int(at[0])].correction
+        else:
+            adjusted = list(false_discovery_control(rows["p"].to_numpy(dtype=float)))
+            by = ALONE if size == 1 else BH
+        out.loc[at, "p_adjusted"] = np.array(adjusted, dtype=float)
+        out.loc[at, "family"], out.loc[at, "correction"] = float(size), by
+        out.loc[at, "least"] = (rows["attainable"] * (size if by == BH else 1)).clip(upper=1.0).astype(float)
+    return out

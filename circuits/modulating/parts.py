@@ -1,5 +1,6 @@
-"""Which parts are meant: names, a table of effects, or a circuit graph; and other parts of the same layers."""
+"""Which parts are meant: names, a table of effects, or a circuit graph; and other sets of the same layers."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -106,30 +107,56 @@ def whole(part: Site) -> Site:
     return Site(part.kind, part.layer)
 
 
-def others(parts: Sequence[Site], counts: Mapping[str, int], rng: np.random.Generator) -> list[Site]:
-    """For each part another of its layer and kind; of what a layer has one of, that of another layer. None comes twice.
+def placebos_of(
+    parts: Sequence[Site], counts: Mapping[str, int], draws: int, rng: np.random.Generator
+) -> list[list[Site]]:
+    """Other sets of as many parts of the same layers and kinds, each uniformly at random, no two of them alike.
+
+    Every part of a layer can be drawn, those of the circuit too: only the circuit as a whole can't. If the circuit were
+    itself such a set at random, it would then be exchangeable with the placebos, which a rank among them supposes. Of
+    what a layer has one of, the set is of layers.
 
     Args:
         parts: of the circuit.
         counts: how many heads or neurons there are, by site of a whole layer.
+        draws: how many sets; all others there are if these are fewer.
         rng: draws.
+
+    Returns:
+        The sets, each with its parts in the order of ``parts``, whose weights they get.
     """
-    out: dict[Site, Site] = {}
-    for site in dict.fromkeys(whole(part) for part in parts):
-        mine = [part for part in parts if whole(part) == site]
-        if mine[0].index is not None:
-            every = [Site(site.kind, site.layer, i) for i in range(counts[str(site)])]
-            out |= dict(zip(mine, _drawn(every, mine, rng), strict=True))
-    for kind in ("mlp_out", "attn_out"):
-        mine = [part for part in parts if part.kind == kind]
-        every = [one for one in map(Site.parse, counts) if one.kind == kind]
-        out |= dict(zip(mine, _drawn(every, mine, rng), strict=True))
-    return [out[part] for part in parts]
+    pools = _pools(parts, counts)
+    others = math.prod(math.comb(len(every), len(mine)) for every, mine in pools) - 1
+    seen, out = {frozenset(parts)}, list[list[Site]]()
+    while len(out) < min(draws, others):
+        drawn = {}
+        for every, mine in pools:
+            order = rng.permutation(len(every))[: len(mine)]
+            drawn |= {part: every[i] for part, i in zip(mine, order, strict=True)}
+        if frozenset(drawn.values()) not in seen:
+            seen.add(frozenset(drawn.values()))
+            out.append([drawn[part] for part in parts])
+    return out
 
 
-def _drawn(every: Sequence[Site], mine: Sequence[Site], rng: np.random.Generator) -> list[Site]:
-    """As many as ``mine``, at random: from the rest first, and from ``mine`` itself only if these are too few."""
-    rest = [one for one in every if one not in mine]
-    first = [rest[i] for i in rng.permutation(len(rest))][: len(mine)]
-    more = [mine[i] for i in rng.permutation(len(mine))][: len(mine) - len(first)]
-    return first + more
+def expected_overlap(parts: Sequence[Site], counts: Mapping[str, int]) -> float:
+    """Which share of a circuit a random set of as many parts of the same layers holds on average.
+
+    Args:
+        parts: of the circuit.
+        counts: how many heads or neurons there are, by site of a whole layer.
+    """
+    return sum(len(mine) ** 2 / len(every) for every, mine in _pools(parts, counts)) / len(parts)
+
+
+def _pools(parts: Sequence[Site], counts: Mapping[str, int]) -> list[tuple[list[Site], list[Site]]]:
+    """What can be drawn for which parts: all heads or neurons of a layer, or all layers' MLPs or attentions."""
+    pools: dict[tuple[str, int | None], list[Site]] = {}
+    for part in parts:
+        pools.setdefault((part.kind, part.layer if part.index is not None else None), []).append(part)
+    whole_layers = [Site.parse(name) for name in counts]
+    return [
+        ([one for one in whole_layers if one.kind == kind] if layer is None else
+         [Site(kind, layer, i) for i in range(counts[str(Site(kind, layer))])], mine)
+        for (kind, layer), mine in pools.items()
+    ]  # fmt: skip

@@ -21,7 +21,8 @@ def section(found: Comparison) -> Section:
     said = [
         *found.summary(),
         "A way's dose is the largest whose two perplexity ratios (replies, neutral text) were within the budget on "
-        "other prompts; looping text has a low perplexity, so read `coherent` and `degenerate` beside the share.",
+        "other prompts; looping text has a low perplexity, so read `coherent` and `degenerate` beside the share. Of "
+        "every outcome `least` is the least adjusted p that its row alone can reach with so many prompts or draws.",
     ]
     figures = [frontier(found, judge, emotion) for emotion in found.emotions for judge in found.facts["judges"]]
     tables = {f"at most {budget:g} times the perplexity": found.table(budget=budget) for budget in found.budgets}

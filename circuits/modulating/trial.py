@@ -2,7 +2,7 @@
 
 1. Plain replies, and every way at every dose, on both halves of the prompts; neutral human texts under every dose.
 2. The half ``choose`` gives each way, emotion and budget the largest dose whose two perplexity ratios are within it.
-3. At these doses, on the half ``report``: placebos, which are other parts of the same layers or random directions.
+3. At these doses, on the half ``report``: placebos, which are other sets of parts of the same layers or random directions.
 4. The judges read the half ``report``, as it is and with emotion words masked.
 """
 
@@ -81,7 +81,7 @@ class Trial:
         chosen = choices(pd.concat(parts.values(), ignore_index=True), neutral, self.extent.budgets)
         for way in self.ways:
             safe = {found.safe for (_, emotion, name), found in chosen.items() if (emotion, name) == _key(way)}
-            for dose in sorted(dose for dose in safe if dose is not None):
+            for dose in sorted(dose for dose in safe if dose is not None and way.draws):
                 name = f"random.{way.name}.{way.emotion}.{dose:g}"
                 parts[name] = self._kept(name, partial(self._placebos, way, dose))
         read = [self._kept(f"judged.{name}", partial(judged, frame, self.judges, progress=self.progress))
@@ -104,7 +104,7 @@ class Trial:
 
     def _placebos(self, way: Way, dose: float) -> pd.DataFrame:
         rows: list[written.Asked] = []
-        for draw in range(self.extent.draws):
+        for draw in range(way.draws):
             said = written.facts(f"random {way.name}", way.emotion, method=way.method, site=way.site, dose=dose,
                                  draw=draw)  # fmt: skip
             rows += [(i, way.placebo(draw, dose), said) for i in self.desk.numbers("report")]

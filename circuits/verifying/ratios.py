@@ -4,7 +4,8 @@ Of a circuit C, ``f = (mean m(C) - mean m(none)) / (mean m(full) - mean m(none))
 mean of ratios. ``none`` keeps no edge, ``full`` keeps every one. Over sizes s of the edges, CPR is the area under f and
 CMD that under |1 - f|, by trapezoids between the sizes on their linear axis (MIB, Mueller et al. 2025,
 arXiv:2504.13151). The area begins at the smallest size, as in MIB's code, which adds no point at 0; so from .001 to 1 a
-circuit that is all at every size has CPR 0.999 and CMD 0. A size's own f can pass 1.
+circuit that is all at every size has CPR 0.999 and CMD 0. A size's own f can pass 1. Unlike MIB's, a circuit of a size
+has so many edges after pruning, not before.
 
 In a resample of scenes everything is computed anew from the scenes' sums: both means, all sizes, the areas.
 """

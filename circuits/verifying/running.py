@@ -17,8 +17,8 @@ import pandas as pd
 from affectlens.circuits.space import Edges, EdgeSpace
 from affectlens.circuits.verifying.tools import Tools
 from affectlens.model import LensModel
-from affectlens.patching.metrics import Metric, listed
-from affectlens.patching.pairs import PatchPair
+from affectlens.patching.metrics import Metric
+from affectlens.patching.pairs import PatchPair, read_of
 from affectlens.paths import write_parquet
 from affectlens.progress import tracked
 from affectlens.types import Json
@@ -87,7 +87,7 @@ class Bench:
     def _each(self, part: str, asked: Json, pairs: Sequence[PatchPair], run: Run, n: int) -> pd.DataFrame:
         if not n:
             return pd.DataFrame()
-        facts = asked | {"model": self.model.fingerprint, "space": self.space.to_json(), "metric": _metric(self.metric)}
+        facts = asked | {"model": self.model.fingerprint, "space": self.space.to_json(), "metric": self.metric.facts}
         blocks = [pairs[at : at + BLOCK] for at in range(0, len(pairs), BLOCK)]
         bar = tracked(blocks, f"{part}: {n} passes a pair", show=self.progress)
         return pd.concat([self._kept(part, facts, some, run) for some in bar], ignore_index=True)
@@ -95,7 +95,7 @@ class Bench:
     def _kept(self, part: str, facts: Json, some: Sequence[PatchPair], run: Run) -> pd.DataFrame:
         if self.keep is None:
             return run(some)
-        key = json.dumps(facts | {"pairs": [_pair(pair) for pair in some]}, sort_keys=True)
+        key = json.dumps(facts | {"pairs": read_of(some)}, sort_keys=True)
         path = self.keep / f"{part}-{hashlib.sha256(key.encode()).hexdigest()[:DIGITS]}.parquet"
         if path.is_file():
             try:
@@ -109,15 +109,3 @@ class Bench:
 
 def _bits(edges: Edges) -> str:
     return hashlib.sha256(np.packbits(edges).tobytes()).hexdigest()
-
-
-def _metric(metric: Metric) -> Json:
-    labels = {name: listed(words) for name, words in metric.labels.items()}
-    return {"name": metric.name, "unit": metric.unit, "key": metric.key, "labels": labels,
-            "layers": sorted(metric.layers), "cue": metric.cue}  # fmt: skip
-
-
-def _pair(pair: PatchPair) -> Json:
-    sides = [[one.name, list(one.prompt.ids), [list(tail) for tail in one.prompt.tails]]
-             for one in (pair.clean, pair.corrupt)]  # fmt: skip
-    return {"pair": pair.name, "group": pair.group, "emotion": pair.emotion, "valence": pair.valence, "sides": sides}

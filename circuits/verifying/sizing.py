@@ -124,16 +124,17 @@ def _from_there_on(holds: Bool[np.ndarray, " size"], fractions: Sequence[float])
     return float(fractions[int(np.argmax(stays))]) if stays.any() else float("inf")
 
 
-def to_test(fractions: Sequence[float], whole: Band, n: int) -> float:
+def to_test(fractions: Sequence[float], whole: Band, n: int, full: Sequence[float]) -> float:
     """The size that the other tests are made at: the one at 0.8, or the proper size whose f is nearest to 1.
 
     Args:
         fractions: rising sizes.
         whole: f at each.
         n: scenes.
+        full: the sizes whose circuits have edges, one of them proper.
     """
     found = size_at(fractions, whole, n).value
     if found < 1:
         return found
-    proper = [at for at, one in enumerate(fractions) if one < 1]
+    proper = [at for at, one in enumerate(fractions) if one < 1 and one in full]
     return float(fractions[min(proper, key=lambda at: abs(1 - whole.value[at]))])

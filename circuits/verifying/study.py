@@ -87,6 +87,8 @@ def verify(
     facts |= {"sizes": [[one, int(it.sum()), len(removing.nodes_of(it))] for one, it in work.circuits.items()]}
     if not divides(Sums.of(work.values), seed):
         return Verification(**statistics(work.values, asked, None, seed=seed), values=work.values, meta=facts)
+    if not any(work.circuits[one].any() for one in asked.proper):
+        raise CircuitError("At no size below 1 does a path reach the end, so there is no circuit: give larger sizes.")
     at, chosen_on = (size, "given") if size else _size(work, choosing)
     if not work.circuits[at].any():
         raise CircuitError(
@@ -148,7 +150,8 @@ def _size(work: _Work, choosing: Sequence[PatchPair]) -> tuple[float, str]:
         if divides(Sums.of(theirs), work.seed):
             sums, chosen_on = Sums.of(theirs), "discovery pairs"
     whole = band([sums.one(kept(one)) for one in fractions], len(sums.n), seed=work.seed)
-    return to_test(fractions, whole, len(sums.n)), chosen_on
+    full = [one for one in fractions if work.circuits[one].any()]
+    return to_test(fractions, whole, len(sums.n), full), chosen_on
 
 
 def _check(

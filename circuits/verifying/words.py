@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from affectlens.circuits.verifying.needing import LEVEL
-from affectlens.circuits.verifying.removing import ALL, EDGE, NODE, PAIR
+from affectlens.circuits.verifying.removing import ALL, EDGE, FIRST, NODE, PAIR
 from affectlens.circuits.verifying.sizing import WITHIN
 from affectlens.circuits.verifying.stability import BOOTSTRAP, HALVES, LEFT, OWN, RANDOM
 from affectlens.stats import Estimate, detectable
@@ -77,16 +77,23 @@ def _random(found: "Verification") -> list[tuple[bool, str]]:
     above = found.estimate("above_random")
     drawn = found.randoms.loc[found.randoms["fraction"] == found.meta["size"], "f"]
     near = found.estimate("near_random")
-    as_good = above.p is None or above.p > LEVEL or above.low <= 0
+    few = 1 / (1 + len(drawn)) > LEVEL
+    as_good = above.low <= 0 or (not few and (above.p is None or above.p > LEVEL))
     said = (
         f"at {_at(found)} f is {found.estimate('f')}, and of {len(drawn)} random circuits of that size, connected and "
         f"with as many edges between the same layers, half lie below {drawn.median():.2f} and 97.5% below "
         f"{drawn.quantile(0.975):.2f}, best {drawn.max():.2f} (rank p = {above.p:.3g}; f less their mean {above}). As "
         f"near to 1 is a share of {near} (p = {near.p:.3g})"
     )
+    if few:
+        said += f"; {len(drawn)} draws can't give p = {LEVEL}"
     if as_good:
         said += f"; a difference of {detectable(above):.2g} from their mean would have been found with 80% power"
-    lead = "**Random circuits do as well**: " if as_good else "Random circuits do not do as well: "
+    lead = "Random circuits do not do as well: "
+    if as_good:
+        lead = "**Not told from random circuits**: "
+    elif few:
+        lead = "Whether random circuits do as well was asked of too few: "
     return [(as_good, f"{lead}{said}.")]
 
 
@@ -94,7 +101,10 @@ def _complement(found: "Verification") -> list[tuple[bool, str]]:
     lead = found.estimate("lead")
     other = found.estimate("complement")
     undoes = lead.low <= 0 or other.low >= WITHIN[0]
-    what = "Without the circuit it is lost: " if other.low <= 0 else "Part of it is done without the circuit: "
+    what = "Part of it is done without the circuit: "
+    if other.low <= 0:
+        lost = other.high < 1 - WITHIN[0]
+        what = "Without the circuit it is lost: " if lost else "How much is left without the circuit is not told: "
     if undoes:
         as_well = "as well" if lead.low <= 0 else "too"
         what = f"**All other edges do it without the circuit {as_well}**: "
@@ -157,7 +167,7 @@ def _drops(found: "Verification") -> list[str]:
 def _edges(found: "Verification") -> list[str]:
     if not found.has("spearman"):
         return []
-    n = int((found.edges["weight"] == 1).sum())
+    n = int((found.edges["chosen"] == FIRST).sum())
     nothing = (
         f" Of edges predicted to be nothing, a share of {found.estimate('nothing')} is shown to be." if (
             found.has("nothing")) else ""

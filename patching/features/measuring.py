@@ -24,9 +24,9 @@ from affectlens.patching.features.surveying import Survey, survey
 from affectlens.patching.features.working import Working
 from affectlens.patching.keeping import Kept
 from affectlens.patching.metrics import Metric
-from affectlens.patching.pairs import PatchPair
+from affectlens.patching.pairs import PatchPair, read_of
 from affectlens.patching.spans import spans
-from affectlens.patching.sweeping import facts, listed, prepared, read_of
+from affectlens.patching.sweeping import facts, listed, prepared
 from affectlens.patching.tabling import Given
 from affectlens.probing.sae import Sae
 from affectlens.progress import tracked

@@ -22,10 +22,10 @@ from affectlens.patching.features.surveying import encoded
 from affectlens.patching.job import Job
 from affectlens.patching.keeping import Kept
 from affectlens.patching.metrics import Metric
-from affectlens.patching.pairs import PatchPair
+from affectlens.patching.pairs import PatchPair, read_of
 from affectlens.patching.recorded import Recorded
 from affectlens.patching.results import PatchSweep
-from affectlens.patching.sweeping import check_direction, described, facts, listed, prepared, read_of
+from affectlens.patching.sweeping import check_direction, described, facts, listed, prepared
 from affectlens.patching.tabling import Given
 from affectlens.patching.units import EACH, Positions, Unit, expand_positions, units
 from affectlens.probing.sae import Sae
