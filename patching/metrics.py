@@ -1,8 +1,7 @@
 """What a patch is judged by: functions of what was read of a run, which add, subtract and scale.
 
-Each gives one number a run, the same for clean, corrupt and patched ones; a sweep normalises between the first two. A
-metric says beforehand what it needs read (verbalisers, the last logits, the stream at some layers), so one pass serves
-several and computes no more than they need.
+Each gives one number a run, clean, corrupt or patched; a sweep normalises between the first two. A metric says
+beforehand what it needs read (verbalisers, the last logits, streams), so one pass serves several and does no more.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -76,9 +75,8 @@ class Metric:
     @property
     def facts(self) -> Json:
         """What tells its numbers from another metric's, for what is kept and continued."""
-        labels = {name: listed(words) for name, words in self.labels.items()}
-        return {"name": self.name, "unit": self.unit, "key": self.key, "labels": labels, "logits": self.logits,
-                "layers": sorted(self.layers), "cue": self.cue, "chat": self.chat}  # fmt: skip
+        labels, layers = {name: listed(words) for name, words in self.labels.items()}, sorted(self.layers)
+        return {"name": self.name, "key": self.key, "labels": labels, "layers": layers, "cue": self.cue}
 
     def __add__(self, other: "Metric") -> "Metric":
         return _joined(self, other, "+", lambda reading: self(reading) + other(reading))
@@ -115,9 +113,8 @@ def _both(a: Metric, b: Metric) -> dict[str, str | Sequence[str]]:
 
 def words_of(metrics: Sequence[Metric]) -> tuple[str, ...]:
     """The verbalisers that metrics read, each once: two metrics may ask for one."""
-    return tuple(
-        dict.fromkeys(word for metric in metrics for words in metric.labels.values() for word in listed(words))
-    )
+    every = (listed(words) for metric in metrics for words in metric.labels.values())
+    return tuple(dict.fromkeys(word for words in every for word in words))
 
 
 def merged_cue(metrics: Sequence[Metric]) -> str | None:
@@ -128,7 +125,7 @@ def merged_cue(metrics: Sequence[Metric]) -> str | None:
     """
     asked = {metric.cue: metric.name for metric in metrics if metric.cue is not None}
     if len(asked) > 1:
-        (one, name), (other, its) = list(asked.items())[:2]
+        (one, name), (other, its), *_ = asked.items()
         raise PatchError(f"{name} is for texts that end with {one!r} and {its} for {other!r}: read them in two sweeps.")
     return next(iter(asked), None)
 
@@ -150,10 +147,8 @@ def label_difference(labels: Labels, a: str, b: str) -> Metric:
         PatchError: a label that is not among them.
     """
     _known(labels, a, b)
-    both = {name: labels[name] for name in (a, b)}
-    return Metric(
-        f"log P({a}) - log P({b})", lambda reading: reading.label(both[a]) - reading.label(both[b]), labels=both
-    )
+    both, name = {name: labels[name] for name in (a, b)}, f"log P({a}) - log P({b})"
+    return Metric(name, lambda reading: reading.label(both[a]) - reading.label(both[b]), labels=both)
 
 
 def own_emotion(labels: Labels) -> Metric:
@@ -197,7 +192,7 @@ def _known(labels: Labels, *names: str) -> None:
     check_labels(labels)
     for name in names:
         if name not in labels:
-            raise PatchError(f"There is no label {name!r} in the labels given: {', '.join(labels)}.")
+            raise PatchError(f"There is no label {name!r} among {', '.join(labels)}.")
 
 
 def logit_difference(model: LensModel, a: str, b: str) -> Metric:
@@ -213,10 +208,9 @@ def logit_difference(model: LensModel, a: str, b: str) -> Metric:
     """
     ids = []
     for text in (a, b):
-        found = model.tokenizer(text, add_special_tokens=False).input_ids
+        ids += (found := model.tokenizer(text, add_special_tokens=False).input_ids)
         if len(found) != 1:
             raise PatchError(f"{text!r} has {len(found)} tokens, a logit has one: use label_difference.")
-        ids.append(found[0])
 
     def value(reading: Reading) -> Values:
         assert reading.logits is not None
@@ -232,10 +226,10 @@ def kl() -> Metric:
     """
 
     def value(reading: Reading) -> Values:
-        unpatched = reading.clean.logits if reading.clean else None
-        assert unpatched is not None
-        assert reading.logits is not None
-        clean, run = (one.double().log_softmax(-1) for one in (unpatched, reading.logits))
+        there, here = reading.clean and reading.clean.logits, reading.logits
+        assert there is not None
+        assert here is not None
+        clean, run = (one.double().log_softmax(-1) for one in (there, here))
         return -(clean.exp() * (clean - run)).sum(-1)
 
     return Metric("-KL(clean, run)", value, logits=True)

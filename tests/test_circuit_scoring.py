@@ -1,5 +1,6 @@
 """What scoring and running circuits promise beside the reference: any texts, any precision, nothing mixed."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from affectlens.circuits.standing import stands
 from affectlens.circuits.wiring import wire
 from affectlens.errors import CircuitError, PatchError
 from affectlens.model import LensModel, load_model
-from affectlens.patching import PatchPair, kl, label_difference, prepare, written
+from affectlens.patching import Metric, PatchPair, kl, label_difference, prepare, written
 from affectlens.testing import FAMILIES, tiny_hf, tiny_model, tiny_tokenizer
 
 LABELS = {"good": [" good", " gx"], "bad": " bad"}
@@ -137,22 +138,20 @@ def test_metrics_that_can_not_tell_edges_apart_are_refused(llama: LensModel) -> 
     with pytest.raises(CircuitError, match="generated"):
         score_edges(llama, pairs, written("length", len), progress=False)
     with pytest.raises(CircuitError, match="several places"):
-        score_edges(llama, pairs, METRIC.named("x") + kl_of_layer(), progress=False)
+        score_edges(llama, pairs, METRIC.named("x") + of_a_layer(), progress=False)
     with pytest.raises(CircuitError, match="at least one"):
         score_edges(llama, [], METRIC, progress=False)
     with pytest.raises(CircuitError, match="choose eap"):
         score_edges(llama, pairs, METRIC, method="acdc", progress=False)
 
 
-def kl_of_layer() -> object:
-    from dataclasses import replace
-
+def of_a_layer() -> Metric:
     return replace(METRIC, labels={}, layers=frozenset({0}), value=lambda reading: reading.streams[0].sum((1, 2)))
 
 
 def test_edges_of_another_metric_are_refused(llama: LensModel) -> None:
     pairs = pairs_of(llama, EQUAL)
-    space = score_edges(llama, pairs, kl_of_layer(), method="eap", progress=False).space  # type: ignore[arg-type]
+    space = score_edges(llama, pairs, of_a_layer(), method="eap", progress=False).space
     assert (space.n_layers, space.end) == (1, "L0.resid_post")
     with pytest.raises(CircuitError, match="These edges end at L0"):
         circuit_values(llama, pairs, METRIC, space, [space.allowed], progress=False)
@@ -177,8 +176,6 @@ def test_a_model_that_can_not_be_followed_is_refused() -> None:
 @pytest.mark.parametrize("sizes", [{"a": 3, "b": 2, "c": 3}, {c: 4 + (c in "aceg") for c in "abcdefg"}, {"a": 8}])
 def test_halves_are_even_and_share_each_domain(llama: LensModel, sizes: dict[str, int]) -> None:
     """Within one scene in all, within one a domain; several pairs of a scene stay together."""
-    from dataclasses import replace
-
     (one,) = pairs_of(llama, EQUAL)
     pairs = [replace(one, name=f"{d}{i}{k}", group=f"{d}{i}", domain=d)
              for d, n in sizes.items() for i in range(n) for k in range(2)]  # fmt: skip

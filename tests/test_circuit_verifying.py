@@ -230,7 +230,7 @@ def test_a_size_that_leaves_the_band_again_does_not_count() -> None:
 def test_the_interval_of_the_size_inverts_the_band() -> None:
     found = sizing.size_at((0.01, 0.1, 0.2, 0.5, 1.0), banded([0.3, 0.75, 0.85, 0.95, 1.0], half=0.1), 16)
     assert (found.low, found.value, found.high) == (0.1, 0.2, 0.5)
-    nearest = sizing.to_test((0.01, 0.1, 1.0), banded([0.1, 0.7, 1.0]), 16)  # only the whole model stays
+    nearest = sizing.to_test((0.01, 0.1, 1.0), banded([0.1, 0.7, 1.0]), 16, (0.01, 0.1))  # only the whole model stays
     assert nearest == 0.1
 
 
@@ -308,7 +308,7 @@ def test_random_circuits_that_do_as_well_come_first(llama: LensModel, held_out: 
     found = run(llama, held_out, Fake(additive(flat)), flat, size=0.2)
     assert found.estimate("above_random").p == found.estimate("near_random").p == 1.0
     assert found.estimate("f").value == pytest.approx(0.2, abs=0.01)
-    assert "Random circuits do as well" in found.summary()[0]
+    assert "Not told from random circuits" in found.summary()[0]
 
 
 def test_a_complement_that_does_it_too_comes_first(llama: LensModel, held_out: list[PatchPair]) -> None:

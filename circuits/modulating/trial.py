@@ -2,7 +2,7 @@
 
 1. Plain replies, and every way at every dose, on both halves of the prompts; neutral human texts under every dose.
 2. The half ``choose`` gives each way, emotion and budget the largest dose whose two perplexity ratios are within it.
-3. At these doses, on the half ``report``: placebos, which are other sets of parts of the same layers or random directions.
+3. At these doses, on the half ``report``: placebos, which are other sets of parts or random directions.
 4. The judges read the half ``report``, as it is and with emotion words masked.
 """
 

@@ -48,8 +48,8 @@ def _placebos(found: "Comparison") -> Iterator[str]:
             )
         if 0 < made < asked:
             yield (
-                f"For {emotion} only {made} other sets of as many parts of the same layers exist; they are the placebos, "
-                f"in place of {asked} draws."
+                f"For {emotion} only {made} other sets of as many parts of the same layers exist; they are the "
+                f"placebos, in place of {asked} draws."
             )
 
 
@@ -79,17 +79,19 @@ def _claims(found: "Comparison", judge: str, budget: float) -> Iterator[str]:
             yield f"**{name.capitalize()} has no dose within the budget for {listed(some)}** ({at})."
         if some := cases.get(_NO_PLACEBO):
             yield (
-                f"**Whether {name} is above a placebo is unchecked for {listed(some)}** ({at}): there is no placebo, as "
-                "no other set of as many parts of these layers exists."
+                f"**Whether {name} is above a placebo is unchecked for {listed(some)}** ({at}): there is no placebo, "
+                "as no other set of as many parts of these layers exists."
             )
         if some := cases.get(_TOO_FEW):
             least = max(least_p(found, way, emotion, judge, budget) for emotion in some)
             yield (
-                f"**Nothing could have been shown of {name} for {listed(some)}** ({at}): with so few prompts or placebos "
-                f"the least adjusted p of one way alone is {least:.2g}, so whether it is above is unchecked."
+                f"**Nothing could have been shown of {name} for {listed(some)}** ({at}): with so few prompts or "
+                f"placebos the least adjusted p of one way alone is {least:.2g}, so whether it is above is unchecked."
             )
         if some := cases.get(_NOT):
-            yield f"**{name.capitalize()} is not surely above plain replies and its placebo for {listed(some)}** ({at})."
+            yield (
+                f"**{name.capitalize()} is not surely above plain replies and its placebo for {listed(some)}** ({at})."
+            )
         if some := cases.get(_ABOVE):
             yield (
                 f"{name.capitalize()} is above plain replies and its placebo for {listed(some)} "
@@ -176,8 +178,8 @@ def methods(found: "Comparison") -> str:
         f"emotion the largest dose with both ratios within it, there and at every smaller dose, was chosen on "
         f"{facts['n_choose']} prompts and half of the texts; all is reported on {facts['n_report']} other prompts and "
         f"the other texts. Placebos ({facts['draws']} draws, or all if there are fewer) are other sets of as many "
-        "heads, neurons or layers of the same kind and layer at random, of the circuit's parts or not, no set twice, with "
-        "the same weights, dose and means of their own, and random directions of the same norm. "
+        "heads, neurons or layers of the same kind and layer at random, of the circuit's parts or not, no set twice, "
+        "with the same weights, dose and means of their own, and random directions of the same norm. "
         f"Judges ({', '.join(facts['judges'])}) were told neither target nor way. Intervals are 95% and resample "
         f"prompts ({DRAWS:,} draws; below {FEW_CLUSTERS} prompts the jackknife with Student's t; at a bound the exact "
         "binomial). Differences are paired by prompt, p by flipping the signs of prompts, against placebos by rank, "
