@@ -28,6 +28,7 @@ SAYS = {
     "05_patching": "restores",
     "06_steering": "joy and fear at L18.resid_post: cosine",
     "07_features": "Keyword or affect?",
+    "08_circuits": "4 held-out scenes (4 pairs) CPR is",
     "04b_geometry": "cannot tell a circle from one valence axis",
 }
 

@@ -129,7 +129,7 @@ def placebos_of(
     others = math.prod(math.comb(len(every), len(mine)) for every, mine in pools) - 1
     seen, out = {frozenset(parts)}, list[list[Site]]()
     while len(out) < min(draws, others):
-        drawn = {}
+        drawn: dict[Site, Site] = {}
         for every, mine in pools:
             order = rng.permutation(len(every))[: len(mine)]
             drawn |= {part: every[i] for part, i in zip(mine, order, strict=True)}

@@ -105,7 +105,9 @@ def _complement(found: "Verification") -> list[tuple[bool, str]]:
     if other.low <= 0:
         lost = other.high < 1 - WITHIN[0]
         what = "Without the circuit it is lost: " if lost else "How much is left without the circuit is not told: "
-    if undoes:
+    if undoes and other.high < 1 - WITHIN[0]:
+        what = "**Neither the circuit nor what is outside of it does it alone**: "
+    elif undoes:
         as_well = "as well" if lead.low <= 0 else "too"
         what = f"**All other edges do it without the circuit {as_well}**: "
     return [(undoes, f"{what}the complement of {_at(found)} has f {other}, the circuit {found.estimate('f')} "
