@@ -226,7 +226,7 @@ def kl() -> Metric:
     """
 
     def value(reading: Reading) -> Values:
-        there, here = reading.clean and reading.clean.logits, reading.logits
+        there, here = (one.logits if one else None for one in (reading.clean, reading))
         assert there is not None
         assert here is not None
         clean, run = (one.double().log_softmax(-1) for one in (there, here))
