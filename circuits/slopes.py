@@ -58,12 +58,11 @@ class Leaves(Attendant):
         return value + zero
 
     def slopes(self) -> Iterator[Float[Tensor, "receiver row pos d_model"]]:
-        """The gradients by readers' own streams but the end's, a few at a time, in the order of an EdgeSpace."""
+        """The gradients by readers' own streams but the end's, a layer at a time, in the order of an EdgeSpace."""
         for layer, wiring in enumerate(self.wiring):
-            for kind in "qkv":
-                back = wiring.reads[kind].back(self._gradient(layer, kind))
-                yield through(wiring.enter, self.entered[layer], back)
-            yield through(wiring.feed_enter, self.mid[layer], self._gradient(layer, "mlp_in")[None])
+            back = torch.cat([wiring.reads[kind].back(self._gradient(layer, kind)) for kind in "qkv"])
+            feed = through(wiring.feed_enter, self.mid[layer], self._gradient(layer, "mlp_in")[None])
+            yield torch.cat([through(wiring.enter, self.entered[layer], back), feed])
 
     def _gradient(self, layer: int, kind: str) -> Tensor:
         zero = self.zeros[layer, kind]
