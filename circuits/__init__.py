@@ -6,6 +6,7 @@ from affectlens.lazy import lazily
 
 if TYPE_CHECKING:
     from affectlens.circuits.agreeing import AgreementReport, agree, circuit_by_layer, read_by_emotion
+    from affectlens.circuits.asking import Question, questions
     from affectlens.circuits.assembling import assemble, node_effects
     from affectlens.circuits.evaluating import circuit_values
     from affectlens.circuits.graph import CircuitGraph
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from affectlens.circuits.overlapping import overlaps
     from affectlens.circuits.pathing import path_patch
     from affectlens.circuits.picture import details_of, show, write_picture
-    from affectlens.circuits.questions import Question, questions
     from affectlens.circuits.sampling import random_circuits
     from affectlens.circuits.scoring import EdgeScores, score_edges
     from affectlens.circuits.selecting import at_sizes, greedy, threshold
@@ -29,7 +29,7 @@ _FROM = {
     "overlapping": ("overlaps",),
     "pathing": ("path_patch",),
     "picture": ("details_of", "show", "write_picture"),
-    "questions": ("Question", "questions"),
+    "asking": ("Question", "questions"),
     "sampling": ("random_circuits",),
     "scoring": ("EdgeScores", "score_edges"),
     "selecting": ("at_sizes", "greedy", "threshold"),

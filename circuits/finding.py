@@ -10,8 +10,8 @@ import pandas as pd
 
 from affectlens.circuits.agreeing.carrying import circuit_by_layer
 from affectlens.circuits.agreeing.layered import ByLayer
+from affectlens.circuits.asking import Question
 from affectlens.circuits.graph import CircuitGraph
-from affectlens.circuits.questions import Question
 from affectlens.circuits.sampling import random_circuits
 from affectlens.circuits.scoring import EdgeScores, score_edges
 from affectlens.circuits.selecting import FRACTIONS, at_sizes

@@ -106,8 +106,8 @@ def forecast(asked: "Asked") -> Json:
 
     import numpy as np
 
+    from affectlens.circuits.asking import questions
     from affectlens.circuits.evaluating import values_on
-    from affectlens.circuits.questions import questions
     from affectlens.circuits.scoring import estimates
     from affectlens.circuits.trials import Bench
     from affectlens.circuits.verifying.plan import cost

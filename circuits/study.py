@@ -11,10 +11,10 @@ from affectlens.circuits.agreeing.finding import find_runs
 from affectlens.circuits.agreeing.joining import agree
 from affectlens.circuits.agreeing.reading import read_by_emotion
 from affectlens.circuits.agreeing.report import AgreementReport
+from affectlens.circuits.asking import Question, questions
 from affectlens.circuits.finding import GRAPH, Found, found
 from affectlens.circuits.picture.data import Detail
 from affectlens.circuits.picture.details import details_of
-from affectlens.circuits.questions import Question, questions
 from affectlens.circuits.sections import render
 from affectlens.circuits.settings import Asked
 from affectlens.errors import AffectLensError, RunError

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from affectlens.circuits.asking import halve
 from affectlens.circuits.evaluating import circuit_values
 from affectlens.circuits.pathing import path_patch
-from affectlens.circuits.questions import halve
 from affectlens.circuits.scoring import METHODS, EdgeScores, score_edges
 from affectlens.circuits.standing import stands
 from affectlens.circuits.wiring import wire
