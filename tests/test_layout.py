@@ -96,8 +96,8 @@ def test_no_module_hides_a_public_name() -> None:
     for folder in ("affectlens", *FOLDERS):
         package = importlib.import_module("affectlens" if folder == "affectlens" else f"affectlens.{folder}")
         for name in getattr(package, "__all__", ()):
-            there = (ROOT / folder / f"{name}.py").exists() or (ROOT / folder / name / "__init__.py").exists()
-            meant = folder == "affectlens" and inspect.ismodule(getattr(package, name))  # in others it came first
+            there = (ROOT / folder / f"{name}.py").exists()
+            meant = folder == "affectlens" and inspect.ismodule(getattr(package, name))  # elsewhere it only came first
             hides = there and not meant
             assert not hides, f"{folder}/{name}.py hides {package.__name__}.{name} once it is imported"
 
