@@ -1,0 +1,1 @@
+"""Moods that move: a valence-arousal-dominance state beside a conversation, which sets the doses."""
