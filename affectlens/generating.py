@@ -88,13 +88,16 @@ class Luck:
     def __call__(
         self, ids: Int[Tensor, "row pos"], scores: Float[Tensor, "row d_vocab"]
     ) -> Float[Tensor, "row d_vocab"]:
+        return self.at(ids.shape[1] - self.width, scores)
+
+    def at(self, step: int, scores: Float[Tensor, "row d_vocab"]) -> Float[Tensor, "row d_vocab"]:
+        """Scores whose likeliest token is a sample, of the reply's token ``step``."""
         logits = scores.float() / self.how.temperature
         if self.how.top_p < 1:
             ordered, order = logits.sort(dim=-1, descending=True)
             share = ordered.softmax(-1)
             late = share.cumsum(-1) - share >= self.how.top_p
             logits = logits.masked_fill(torch.zeros_like(late).scatter(1, order, late), -1e30)
-        step = ids.shape[1] - self.width
         rows = sorted(set(self.keys))
         noise = {key: self._noise(key, step, logits.shape[1]) for key in rows}
         return logits + torch.stack([noise[key] for key in self.keys]).to(logits.device)
@@ -103,6 +106,19 @@ class Luck:
         seed = int(np.random.SeedSequence([self.how.seed, key, step]).generate_state(1, np.uint64)[0] >> 1)
         uniform = torch.rand(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         return -(-uniform.clamp(min=1e-300).log()).log().float()
+
+
+def pick(logits: Float[Tensor, " d_vocab"], how: Decoding, *, step: int, key: int = 0) -> int:
+    """The reply's token ``step``, as :func:`generate` chooses it.
+
+    Args:
+        logits: of one text.
+        how: how tokens are chosen.
+        step: how many tokens the reply has.
+        key: what its noise is seeded by, besides ``how.seed``.
+    """
+    scores = logits[None]
+    return int((Luck(how, [key], 0).at(step, scores) if how.temperature else scores).argmax())
 
 
 def padded(model: LensModel, batch: Sequence[Layout]) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:

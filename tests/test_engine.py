@@ -1,0 +1,352 @@
+"""Engines: what a request gets does not depend on who else is there, and nobody is lost on the way."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from affectlens.errors import CaptureError, SteerError
+from affectlens.generating import Decoding
+from affectlens.layouts import lay_out
+from affectlens.model import LensModel
+from affectlens.steering import Gate, plan_for, steer, write
+from affectlens.steering.directions import Directions
+from affectlens.steering.engines import together
+from affectlens.steering.engines.engine import Busy, Engine
+from affectlens.steering.engines.request import End, Piece, Request
+from affectlens.steering.engines.spelling import Speller
+from affectlens.steering.engines.together import Together
+from affectlens.steering.plan import SteeringPlan
+from affectlens.testing import FAMILIES, tiny_model, tiny_tokenizer
+from affectlens.texts import as_table
+from tests.test_steering import direction, directions
+
+TEXTS = [
+    "A bell.",
+    "The rain went on until the roof gave way.",
+    "No",
+    "Three letters came, and none was opened at all.",
+]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: pytest.FixtureRequest) -> LensModel:
+    return tiny_model(request.param)
+
+
+def asked(model: LensModel, text: str, plan: SteeringPlan | None = None, n: int = 8, **more: Any) -> Request:
+    (layout,) = lay_out(model, as_table([text]).frame())
+    decoding = Decoding(n, more.pop("temperature", 0.0), more.pop("top_p", 1.0), more.pop("seed", 0))
+    return Request(tuple(layout.ids), decoding, plan, **more)
+
+
+def many_plans(model: LensModel) -> list[SteeringPlan | None]:
+    mine = directions(model, joy="L1.resid_post", fear="L0.resid_post", anger="L1.mlp_out", sadness="L1.resid_post")
+    gate = Gate.of_direction(direction(model, "fear", "L0.resid_post"), 50)
+    return [
+        None,
+        plan_for(model, {"joy": 3.0}, directions=mine),
+        plan_for(model, {"joy": -2.0, "fear": 3.0, "anger": 2.0}, directions=mine),
+        plan_for(model, {"joy": 3.0}, directions=mine, positions="response", schedule="decay(3)"),
+        plan_for(model, {"fear": 4.0}, directions=mine, positions="first(4)"),
+        plan_for(model, {"fear": 4.0}, directions=mine, positions="prompt"),
+        plan_for(model, {"sadness": 1.0}, directions=mine, operator="project_out"),
+        plan_for(model, {"fear": 1.0}, directions=mine, operator="clamp(90)"),
+        plan_for(model, {"joy": 1.0}, directions=mine, operator="rotate(30)"),
+        plan_for(model, {"joy": 4.0}, directions=mine, gate=gate),
+        plan_for(model, {"joy": 0.0}, directions=mine),
+        plan_for(model, {"anger": 3.0}, directions=mine, schedule="ramp(4)"),
+    ]
+
+
+class Recording(Together):
+    """Keeps every request's logits, and counts passes."""
+
+    def __init__(self, model: LensModel, slots: int = 16) -> None:
+        super().__init__(model, slots)
+        self.seen: dict[int, list[Tensor]] = {}
+        self.passes = 0
+
+    def read(self, new: Mapping[int, Request]) -> Iterator[Mapping[int, Tensor] | None]:
+        for part in super().read(new):
+            self.passes += 1
+            self._keep(part or {})
+            yield part
+
+    def step(self, tokens: Mapping[int, int]) -> Mapping[int, Tensor]:
+        self.passes += 1
+        return self._keep(super().step(tokens))
+
+    def _keep(self, logits: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
+        for key, row in logits.items():
+            self.seen.setdefault(key, []).append(row.clone())
+        return logits
+
+
+class Told:
+    """What a request was told."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self.done = threading.Event()
+        self.end: End | None = None
+
+    def __call__(self, event: Piece | End) -> None:
+        assert self.end is None, "something was told after the end"
+        if isinstance(event, Piece):
+            self.pieces.append(event)
+        else:
+            self.end = event
+            self.done.set()
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
+
+    def wait(self) -> End:
+        assert self.done.wait(60)
+        assert self.end
+        return self.end
+
+
+def alone(model: LensModel, request: Request, reply: list[int]) -> Tensor:
+    """The reference: one pass over prompt and reply, uncached and by itself. ``[step, d_vocab]``."""
+    ids, n = torch.tensor([[*request.ids, *reply]]), len(request.ids)
+    with torch.inference_mode():
+        if request.plan is None or request.plan.is_nothing:
+            return model.hf(ids, use_cache=False).logits[0, n - 1 : -1]
+        with steer(model, request.plan, prompt_tokens=n):
+            return model.hf(ids, use_cache=False).logits[0, n - 1 : -1]
+
+
+@pytest.mark.parametrize("slots", [1, 3, 16])
+def test_company_never_matters(model: LensModel, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "_CHUNK", 48)  # prompts are read in parts
+    requests = [asked(model, TEXTS[i % 4], plan, n=3 + 5 * (i % 3)) for i, plan in enumerate(many_plans(model))]
+    runner = Recording(model, slots)
+    with Engine(runner) as engine:
+        told = [Told() for _ in requests]
+        tickets = []
+        for request, one in zip(requests, told, strict=True):
+            tickets.append(engine.submit(request, one))
+            time.sleep(0.004)  # they come while others are being written
+        ends = [one.wait() for one in told]
+    assert not runner.writing.keys
+    for ticket, request, one, end in zip(tickets, requests, told, ends, strict=True):
+        expected = alone(model, request, ticket.ids)
+        torch.testing.assert_close(torch.stack(runner.seen[ticket.key]), expected, atol=1e-4, rtol=0)
+        assert one.text == model.tokenizer.decode(ticket.ids, skip_special_tokens=True)
+        assert end.tokens == len(ticket.ids) <= request.decoding.max_new_tokens
+        assert [i for piece in one.pieces for i in piece.ids] == ticket.ids[: sum(len(p.ids) for p in one.pieces)]
+
+
+def test_plans_differ_in_what_they_write(model: LensModel) -> None:
+    """Else the law above would hold of steering that is never applied."""
+    plans = [plan for plan in many_plans(model) if plan is not None and not plan.is_nothing]
+    plain = alone(model, asked(model, TEXTS[1]), [5, 6, 7])
+    for plan in plans:
+        assert (alone(model, asked(model, TEXTS[1], plan), [5, 6, 7]) - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 1.0, "top_p": 0.9, "seed": 3}], ids=["greedy", "sampled"])
+def test_a_reply_is_what_write_gives(model: LensModel, how: dict[str, Any]) -> None:
+    plans = many_plans(model)[:4]
+    with Engine(Together(model, 4)) as engine:
+        told = [Told() for _ in plans]
+        for text, plan, one in zip(TEXTS, plans, told, strict=True):
+            engine.submit(asked(model, text, plan, **how), one)
+        for text, plan, one in zip(TEXTS, plans, told, strict=True):
+            one.wait()
+            assert one.text == write(model, [text], doses=plan, chat=False, max_new_tokens=8, **how)[0]
+        assert "".join(engine.stream(asked(model, TEXTS[0], **how))) == told[0].text
+        assert engine.write(asked(model, TEXTS[0], **how))[0] == told[0].text
+
+
+def test_requests_share_their_passes(llama: LensModel) -> None:
+    runner = Recording(llama)
+    mine = directions(llama, joy="L1.resid_post")
+    with Engine(runner) as engine:
+        held = threading.Event()
+        with llama.lock:  # the engine waits here until all have come
+            engine.submit(asked(llama, "A", n=12), lambda _event: None)
+            told = [Told() for _ in range(12)]
+            for i, one in enumerate(told):
+                engine.submit(asked(llama, "One.", plan_for(llama, {"joy": i / 2}, directions=mine), n=12), one)
+        held.set()
+        for one in told:
+            one.wait()
+    assert runner.passes <= 12 + 4  # thirteen replies of twelve tokens; one at a time it would be 156 and more
+
+
+def test_a_cancelled_request_frees_its_slot(llama: LensModel) -> None:
+    runner = Recording(llama, 1)
+    with Engine(runner) as engine:
+        first, second = Told(), Told()
+        one = engine.submit(asked(llama, TEXTS[0], n=900), first)
+        engine.submit(asked(llama, TEXTS[1], n=4), second)
+        while not one.ids:
+            time.sleep(0.001)
+        assert engine.load().active == 1
+        assert engine.load().waiting == 1
+        one.cancel()
+        assert first.wait().reason == "cancelled"
+        assert second.wait().reason in ("length", "stop")
+        assert len(one.ids) < 900
+    assert engine.load().active == 0
+    assert not runner.writing.keys
+
+
+def test_what_takes_too_long_ends(llama: LensModel) -> None:
+    with Engine(Together(llama, 1)) as engine:
+        writing, waiting = Told(), Told()
+        engine.submit(asked(llama, TEXTS[0], n=900, patience=0.15), writing)
+        engine.submit(asked(llama, TEXTS[1], n=4, patience=0.05), waiting)
+        assert (writing.wait().reason, waiting.wait().reason) == ("timeout", "timeout")
+        assert waiting.end == End("timeout", 0)
+        assert engine.write(asked(llama, TEXTS[1], n=4))[1].tokens > 0
+
+
+def test_the_queue_is_bounded(llama: LensModel) -> None:
+    with Engine(Together(llama, 1), room=2) as engine:
+        first = engine.submit(asked(llama, TEXTS[0], n=900), Told())
+        while not first.ids:
+            time.sleep(0.001)
+        told = [Told(), Told()]
+        for one in told:
+            engine.submit(asked(llama, TEXTS[2], n=2), one)
+        with pytest.raises(Busy, match="room for no more"):
+            engine.submit(asked(llama, TEXTS[2], n=2), Told())
+        first.cancel()
+        assert [one.wait().tokens for one in told] == [2, 2]
+
+
+def test_closing_ends_what_was_taken(llama: LensModel) -> None:
+    engine = Engine(Together(llama, 1))
+    told = [Told() for _ in range(3)]
+    for one in told:
+        engine.submit(asked(llama, TEXTS[0], n=4), one)
+    engine.close()
+    assert all(one.end and one.end.reason in ("length", "stop") for one in told)
+    with pytest.raises(Busy, match="closing"):
+        engine.submit(asked(llama, TEXTS[0]), Told())
+    hasty, left = Engine(Together(llama, 1)), [Told(), Told()]
+    for one in left:
+        hasty.submit(asked(llama, TEXTS[0], n=1000), one)
+    hasty.close(patience=0.0)
+    assert [one.wait().reason for one in left] == ["cancelled", "cancelled"]
+
+
+def test_a_listener_that_fails_fails_alone(llama: LensModel, caplog: pytest.LogCaptureFixture) -> None:
+    def gone(_event: object) -> None:
+        raise OSError("gone")
+
+    with Engine(Together(llama)) as engine:
+        engine.submit(asked(llama, TEXTS[0], n=900), gone)
+        assert engine.write(asked(llama, TEXTS[0], n=4))[1].tokens == 4
+        while engine.load().active:
+            time.sleep(0.001)
+    assert "A listener failed" in caplog.text
+
+
+def test_a_failing_pass_ends_those_who_were_in_it(llama: LensModel, caplog: pytest.LogCaptureFixture) -> None:
+    class Breaking(Together):
+        broken = True
+
+        def step(self, tokens: Mapping[int, int]) -> Mapping[int, Tensor]:
+            if self.broken:
+                self.broken = False
+                raise RuntimeError("out of memory")
+            return super().step(tokens)
+
+    with Engine(Breaking(llama)) as engine:
+        with pytest.raises(SteerError, match="The engine failed: out of memory"):
+            engine.write(asked(llama, TEXTS[0]))
+        assert engine.load().active == 0
+        assert engine.write(asked(llama, TEXTS[0], n=4))[1].tokens == 4
+
+
+def test_logits_that_are_lost_are_told(llama: LensModel) -> None:
+    huge = Directions([direction(llama, "joy", "L1.resid_post", safe=3e38)])
+    with Engine(Together(llama)) as engine:
+        told = Told()
+        engine.submit(asked(llama, TEXTS[1], n=4), told)
+        with pytest.raises(SteerError, match="no finite logits"):
+            engine.write(asked(llama, TEXTS[0], plan_for(llama, {"joy": 100.0}, directions=huge)))
+        assert told.wait().reason in ("length", "stop")
+
+
+def test_a_plan_without_effect_is_refused_alone(llama: LensModel) -> None:
+    model = tiny_model("llama", seed=5)
+    with torch.no_grad():
+        model.blocks[1].self_attn.o_proj.weight.zero_()
+    dead = plan_for(model, {"joy": 1.0}, directions=directions(model, joy="L1.z"))
+    with Engine(Together(model)) as engine:
+        told = Told()
+        engine.submit(asked(model, TEXTS[1], n=4), told)
+        with pytest.raises(SteerError, match="changes no logit"):
+            engine.write(asked(model, TEXTS[0], dead))
+        assert told.wait().reason in ("length", "stop")
+    with Engine(Together(llama)) as engine, pytest.raises(SteerError, match="This plan is for"):
+        engine.write(asked(llama, TEXTS[0], dead))
+
+
+def test_what_does_not_fit_is_refused_at_once(llama: LensModel) -> None:
+    with Engine(Together(llama)) as engine:
+        with pytest.raises(CaptureError, match="the context holds 1024"):
+            engine.write(asked(llama, TEXTS[0], n=1020))
+        with pytest.raises(CaptureError, match="needs one at least"):
+            engine.write(Request((), Decoding(3)))
+        with steer(llama, {"joy": 1.0}, directions=directions(llama, joy="L1.resid_post")), \
+                pytest.raises(SteerError, match="a thread of its own"):  # fmt: skip
+            engine.write(asked(llama, TEXTS[0]))
+    for wrong in (lambda: Engine(Together(llama), room=0), lambda: Together(llama, 0)):
+        with pytest.raises(SteerError, match="at least"):
+            wrong()
+
+
+def test_a_stop_text_ends_the_reply_before_it(llama: LensModel) -> None:
+    whole = write(llama, [TEXTS[1]], chat=False, max_new_tokens=40, temperature=1.0, seed=1)[0]
+    stop = whole[12:15]
+    with Engine(Together(llama)) as engine:
+        told = Told()
+        engine.submit(asked(llama, TEXTS[1], n=40, temperature=1.0, seed=1, stops=("never", stop)), told)
+        assert told.wait().reason == "stop"
+    assert told.text == whole[: whole.index(stop)]
+    assert told.end
+    assert told.end.tokens < 40
+
+
+@pytest.mark.parametrize("stops", [(), ("ab",), ("é!", "zzz")])
+def test_spelling_breaks_no_sign(stops: tuple[str, ...]) -> None:
+    tokenizer, rng = tiny_tokenizer(), np.random.default_rng(0)
+    texts = ["naïve café, 5 €", "日本語のテキスト", "👩‍👩‍👧 family é! end", "xaab aab"]
+    texts += ["".join(map(chr, rng.integers(32, 0x2FFF, 20))) for _ in range(20)]
+    for text in texts:
+        speller, told = Speller(tokenizer, stops), ""
+        for token in tokenizer(text).input_ids:
+            stopped = speller.add(token)
+            piece = speller.tell()
+            assert "\ufffd" not in piece
+            told += piece
+            if stopped:
+                break
+        told += speller.end()
+        cut = min((text.index(stop) for stop in stops if stop in text), default=len(text))
+        assert told == text[:cut]
+
+
+def test_spelling_of_any_tokens_is_the_tokenizers(llama: LensModel) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        ids = rng.integers(0, 260, 24).tolist()
+        speller = Speller(llama.tokenizer)
+        told = ""
+        for token in ids:
+            speller.add(token)
+            told += speller.tell()
+        assert told + speller.end() == llama.tokenizer.decode(ids, skip_special_tokens=True)
