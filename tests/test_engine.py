@@ -145,6 +145,26 @@ def test_company_never_matters(model: LensModel, slots: int, monkeypatch: pytest
         assert [i for piece in one.pieces for i in piece.ids] == ticket.ids[: sum(len(p.ids) for p in one.pieces)]
 
 
+@pytest.mark.real
+def test_company_never_matters_on_real_weights(smol: LensModel) -> None:
+    names = ["joy", "fear", "sadness", "anger"]
+    requests = [
+        asked(smol, TEXTS[i % 4], plan_for(smol, {names[i % 4]: 0.1 * i, names[(i + 1) % 4]: -0.05 * i}), n=4 + i % 9)
+        for i in range(32)
+    ]
+    runner = Recording(smol, 32)
+    with Engine(runner) as engine:
+        told = [Told() for _ in requests]
+        tickets = [engine.submit(request, one) for request, one in zip(requests, told, strict=True)]
+        for one in told:
+            one.wait()
+    assert runner.passes < 40  # of 254 tokens and 32 prompts
+    for ticket, request in zip(tickets, requests, strict=True):
+        expected = alone(smol, request, ticket.ids)
+        torch.testing.assert_close(torch.stack(runner.seen[ticket.key]), expected, atol=1e-4, rtol=0)
+    assert len({tuple(ticket.ids[:8]) for ticket in tickets}) > 4
+
+
 def test_plans_differ_in_what_they_write(model: LensModel) -> None:
     """Else the law above would hold of steering that is never applied."""
     plans = [plan for plan in many_plans(model) if plan is not None and not plan.is_nothing]

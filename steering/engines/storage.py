@@ -48,7 +48,8 @@ class Roomy(DynamicLayer):
         """
         if self.rooms and rows <= self.rooms[0].shape[0] and width <= self.rooms[0].shape[2]:
             return
-        rows = max(rows, self.rooms[0].shape[0] if self.rooms else 0)
+        if self.rooms and rows > (had := self.rooms[0].shape[0]):
+            rows = max(rows, 2 * had)
         old, self.rooms = self.rooms, tuple(
             one.new_zeros(rows, one.shape[1], width + _MORE, one.shape[3]) for one in like
         )  # fmt: skip
