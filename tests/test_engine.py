@@ -145,6 +145,25 @@ def test_company_never_matters(model: LensModel, slots: int, monkeypatch: pytest
         assert [i for piece in one.pieces for i in piece.ids] == ticket.ids[: sum(len(p.ids) for p in one.pieces)]
 
 
+def test_columns_that_nobody_needs_go(model: LensModel) -> None:
+    """A long text leaves a short one behind, whose columns are moved, and which goes on as if nothing had been."""
+    runner = Recording(model)
+    long, short = asked(model, "Long. " * 40, n=4), asked(model, TEXTS[0], many_plans(model)[3], n=30)
+    (_,) = (part for part in runner.read({0: long}) if part)
+    (_,) = (part for part in runner.read({1: short}) if part)
+    runner.step({0: 9, 1: 10})
+    width = runner.writing.storage.width
+    runner.free(0)
+    assert runner.writing.storage.width == len(short.ids) + 1 < width - 200
+    reply = [10, 11, 12, 13]
+    for token in reply[1:]:
+        runner.step({1: token})
+    (_,) = (part for part in runner.read({2: long}) if part)  # and now the columns move back
+    runner.step({1: 14, 2: 9})
+    expected = alone(model, short, [*reply, 14, 15])
+    torch.testing.assert_close(torch.stack(runner.seen[1]), expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.real
 def test_company_never_matters_on_real_weights(smol: LensModel) -> None:
     names = ["joy", "fear", "sadness", "anger"]
@@ -291,13 +310,20 @@ def test_a_failing_pass_ends_those_who_were_in_it(llama: LensModel, caplog: pyte
 
 
 def test_logits_that_are_lost_are_told(llama: LensModel) -> None:
-    huge = Directions([direction(llama, "joy", "L1.resid_post", safe=3e38)])
+    huge = Directions([direction(llama, "joy", "L0.resid_post", safe=3e38)])
     with Engine(Together(llama)) as engine:
         told = Told()
         engine.submit(asked(llama, TEXTS[1], n=4), told)
         with pytest.raises(SteerError, match="no finite logits"):
             engine.write(asked(llama, TEXTS[0], plan_for(llama, {"joy": 100.0}, directions=huge)))
         assert told.wait().reason in ("length", "stop")
+        beside = asked(llama, TEXTS[1] * 3, n=40)
+        engine.submit(beside, Told())
+        for text in (TEXTS[1], "A"):  # in rows that lost ones had
+            broken = asked(llama, TEXTS[3] * 2, plan_for(llama, {"joy": 100.0}, directions=huge))
+            with pytest.raises(SteerError, match="no finite logits"):
+                engine.write(broken)
+            assert engine.write(asked(llama, text, n=4))[0] == write(llama, [text], chat=False, max_new_tokens=4)[0]
 
 
 def test_a_plan_without_effect_is_refused_alone(llama: LensModel) -> None:
