@@ -23,7 +23,9 @@ from affectlens.probing.geometry.cli import geometry
 from affectlens.probing.tokens.cli import score
 from affectlens.steering.cli import steer
 from affectlens.steering.directions_cli import app as directions
+from affectlens.steering.dynamics.cli import dynamics
 from affectlens.steering.extracting.features_cli import feature_directions_command
+from affectlens.steering.serving.cli import serve
 from affectlens.stimuli.cli import app as stimuli
 
 app = typer.Typer(
@@ -45,6 +47,8 @@ app.command()(geometry)
 app.command()(patch)
 app.command()(ablate)
 app.command()(steer)
+app.command()(serve)
+app.command()(dynamics)
 app.command()(circuit)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]

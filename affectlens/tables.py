@@ -16,7 +16,7 @@ def save_tables(path: Path, meta: Json, tables: Mapping[str, pd.DataFrame]) -> N
 
     Args:
         path: of the JSON.
-        meta: its content.
+        meta: its content; the names of the files that were written are added as ``tables``.
         tables: by the name of the file beside it; an empty table has none.
     """
     path.unlink(missing_ok=True)  # so that what is there is never taken for whole
@@ -25,7 +25,8 @@ def save_tables(path: Path, meta: Json, tables: Mapping[str, pd.DataFrame]) -> N
             path.with_name(file).unlink(missing_ok=True)
         else:
             write_parquet(path.with_name(file), frame)
-    write_text(path, json.dumps(meta, indent=1))
+    written = [file for file, frame in tables.items() if not frame.empty]
+    write_text(path, json.dumps(meta | {"tables": written}, indent=1))
 
 
 def load_tables(
@@ -35,17 +36,18 @@ def load_tables(
 
     Args:
         path: of the JSON.
-        files: the file beside it of each table; those that are not there are left out.
+        files: the file beside it of each table; those that were not written, being empty, are left out.
         missing: what to say if the JSON is not there.
         again: what to do if it is damaged.
 
     Raises:
-        RunError: it is not there, or damaged.
+        RunError: it is not there, or damaged; a table that was written is gone.
     """
     if not path.is_file():
         raise RunError(missing)
     try:
-        tables = {name: pd.read_parquet(at) for name, file in files.items() if (at := path.with_name(file)).is_file()}
-        return json.loads(path.read_text(encoding="utf-8")), tables
-    except (ValueError, TypeError, OSError) as error:
+        meta: Json = json.loads(path.read_text(encoding="utf-8"))
+        written = meta.pop("tables")
+        return meta, {name: pd.read_parquet(path.with_name(file)) for name, file in files.items() if file in written}
+    except (ValueError, TypeError, KeyError, OSError) as error:
         raise RunError(f"The tables that {path} names are damaged ({str(error).splitlines()[0]}): {again}.") from None

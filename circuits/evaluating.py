@@ -143,8 +143,7 @@ def circuit_values(
     bench = Bench.of(model, metric, memory)
     bench.expect(space)
     for kept in circuits:
-        if kept.shape != space.allowed.shape or (kept & ~space.allowed).any():
-            raise CircuitError("A circuit holds edges that the model has not: take one made for this model and metric.")
+        space.check(kept)
     tables = []
     for pair in tracked(pairs, "running circuits", show=progress):
         trial = bench.trial(pair)

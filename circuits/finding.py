@@ -18,7 +18,7 @@ from affectlens.circuits.selecting import FRACTIONS, at_sizes
 from affectlens.circuits.settings import Asked
 from affectlens.circuits.space import Edges
 from affectlens.circuits.verifying.result import Verification
-from affectlens.circuits.verifying.running import Bench
+from affectlens.circuits.verifying.running import Passes
 from affectlens.circuits.verifying.study import verify
 from affectlens.circuits.verifying.tools import Tools
 from affectlens.model import LensModel
@@ -122,5 +122,5 @@ def _exact(
     order = np.argsort(-np.abs(scores.mean()[rows, columns]), kind="stable")[: asked.exact]
     edges = [scores.space.name(int(rows[at]), int(columns[at])) for at in order]
     tools = Tools.of(asked.rule)
-    bench = Bench(model, question.metric, scores.space, tools, kept / PASSES, asked.memory, progress)
-    return bench.patch(edges, question.held)
+    passes = Passes(model, question.metric, scores.space, tools, kept / PASSES, asked.memory, progress)
+    return passes.patch(edges, question.held)

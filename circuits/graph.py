@@ -47,8 +47,8 @@ class CircuitGraph:
     ``edges`` has one row an edge: ``sender, receiver``; ``score, score_low, score_high`` (mean estimated drop of the
     metric, in its unit, with its 95% interval over groups), over ``n`` pairs; ``effect, effect_low, effect_high, p,
     p_adjusted`` (drop under exact path patching, sign flips by group, max-T over all patched edges), over ``effect_n``
-    pairs, all NaN where it was not patched; a table without ``effect_n`` gets NaN there. Positive: the edge supports
-    the metric. ``nodes`` has ``node, layer, kind, effect, low, high, p_adjusted``, and may have more columns.
+    pairs, all NaN where it was not patched. Positive: the edge supports the metric. ``nodes`` has ``node, layer, kind,
+    effect, low, high, p_adjusted``, and may have more columns.
 
     Raises:
         CircuitError: a table that lacks columns, names an edge that the space lacks, or names one twice.
@@ -60,8 +60,6 @@ class CircuitGraph:
     meta: Json  # model, fingerprint, emotion, metric, unit, method, selection, n_pairs, n_groups
 
     def __post_init__(self) -> None:
-        if "effect_n" not in self.edges:
-            object.__setattr__(self, "edges", self.edges.assign(effect_n=np.nan))
         for name, table, columns in (("edges", self.edges, EDGES), ("nodes", self.nodes, NODES)):
             if lacking := [column for column in columns if column not in table]:
                 raise CircuitError(f"The table of {name} lacks {', '.join(lacking)}: it needs {', '.join(columns)}.")
@@ -96,7 +94,7 @@ class CircuitGraph:
         Raises:
             CircuitError: edges that the space lacks, or effects of an edge that it lacks.
         """
-        linking.check(scores.space, mask)
+        scores.space.check(mask)
         edges, facts = numbering.edge_table(scores, mask, effects, seed=seed)
         table = pd.DataFrame(columns=NODES) if nodes is None else nodes
         facts = {**scores.meta, "n_pairs": len(scores.pairs), "n_groups": scores.pairs["group"].nunique(), **facts}
@@ -156,7 +154,6 @@ class CircuitGraph:
         Raises:
             CircuitError: another space, metric or unit.
         """
-        linking.same(self, other)
         linking.alike(self, other)
         both = pd.concat([self.edges[EDGES], other.edges[EDGES]]).drop_duplicates(EDGE)
         nodes = pd.concat([one.nodes for one in (self, other) if len(one.nodes)] or [self.nodes])
@@ -171,7 +168,6 @@ class CircuitGraph:
         Raises:
             CircuitError: another space, metric or unit.
         """
-        linking.same(self, other)
         linking.alike(self, other)
         kept = self.edges.merge(other.edges[EDGE], on=EDGE)
         return self._joined(other, kept, self.nodes[self.nodes["node"].isin(other.nodes["node"])], "intersection")
@@ -195,8 +191,7 @@ class CircuitGraph:
         """
         from affectlens.circuits.overlapping import overlaps
 
-        linking.same(self, other)
-        return overlaps(self._pruned(), other._pruned(), draws=draws, seed=seed)
+        return overlaps(self, other, draws=draws, seed=seed)
 
     def save(self, path: str | Path) -> Path:
         """Write it whole, as JSON or GraphML by the suffix: :func:`affectlens.circuits.storing.write`."""

@@ -59,6 +59,7 @@ def tell(done: "Finished", *, as_json: bool = False, quiet: bool = False) -> Non
         quiet: the path alone.
     """
     from affectlens.circuits.sections import PAGE, facts, headlines, shown
+    from affectlens.circuits.verifying.completing import MEAN, WORST
     from affectlens.patching.launching import finite
     from affectlens.probing.names import plain
 
@@ -71,7 +72,7 @@ def tell(done: "Finished", *, as_json: bool = False, quiet: bool = False) -> Non
               "circuits": finite(facts(done.found).to_dict("records"))}, as_json=True)  # fmt: skip
         return
     rows = shown(done)
-    columns = [str(name) for name in rows if name not in ("complement", "incompleteness")]
+    columns = [str(name) for name in rows if name not in ("complement", MEAN, WORST)]
     table("Circuits (held-out scenes, 95% intervals)", columns, rows[columns].to_numpy().tolist())
     for line in headlines(done):
         say("\n" + plain(line))

@@ -157,7 +157,7 @@ def same(a: "CircuitGraph", b: "CircuitGraph") -> None:
 
 
 def alike(a: "CircuitGraph", b: "CircuitGraph") -> None:
-    """Refuse circuits whose numbers don't belong in one table: of two metrics or units, where both say which.
+    """Refuse circuits whose numbers don't belong in one table: of two spaces, metrics or units, where both say which.
 
     Args:
         a: one circuit.
@@ -166,6 +166,7 @@ def alike(a: "CircuitGraph", b: "CircuitGraph") -> None:
     Raises:
         CircuitError: if they differ.
     """
+    same(a, b)
     for key in ("metric", "unit"):
         one, other = a.meta.get(key), b.meta.get(key)
         if one is not None and other is not None and one != other:
@@ -173,20 +174,6 @@ def alike(a: "CircuitGraph", b: "CircuitGraph") -> None:
                 f"These circuits are of two {key}s ({one}; {other}), whose numbers can't stand in one table: compare "
                 "them with diff or overlap, or score both by the same metric."
             )
-
-
-def check(space: EdgeSpace, mask: Edges) -> None:
-    """Refuse edges that a space lacks.
-
-    Args:
-        space: of the model.
-        mask: the edges.
-
-    Raises:
-        CircuitError: if there are any.
-    """
-    if mask.shape != space.allowed.shape or (mask & ~space.allowed).any():
-        raise CircuitError("This circuit has edges that the space lacks: it is another model's, or another layer's.")
 
 
 def summary(graph: "CircuitGraph") -> list[str]:

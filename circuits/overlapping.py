@@ -6,6 +6,8 @@ connected circuits with as many edges between each two layers as either has
 (:func:`affectlens.circuits.sampling.random_circuits`). The test is one-sided, that they share more than such circuits
 do; p = (1 + hits) / (1 + draws). Nodes are heads and MLPs; the embedding and the end are in every circuit.
 
+Of every circuit only what lies on a path from the embedding to the end is compared, as all of a random one does.
+
 What the null does not know: how certain the edges of either circuit are. For that, resample what they were found on.
 """
 
@@ -64,12 +66,13 @@ class Sets:
 
         Args:
             space: of the model.
-            mask: its edges.
+            mask: its edges; those on no path are left out.
             draws: how many.
             seed: of the draws.
         """
-        drawn = random_circuits(space, mask, draws, seed=seed)
-        return cls(mask[space.allowed], linking.on(space, mask), np.stack([one[space.allowed] for one in drawn]),
+        kept = space.connected(mask)
+        drawn = random_circuits(space, kept, draws, seed=seed)
+        return cls(kept[space.allowed], linking.on(space, kept), np.stack([one[space.allowed] for one in drawn]),
                    np.stack([linking.on(space, one) for one in drawn]))  # fmt: skip
 
 
@@ -83,7 +86,7 @@ def overlaps(a: "CircuitGraph", b: "CircuitGraph", *, draws: int = 199, seed: in
         seed: of the draws.
 
     Raises:
-        CircuitError: two spaces, edges on no path, or no draws.
+        CircuitError: two spaces, or no draws.
     """
     linking.same(a, b)
     one, other = (Sets.of(graph.space, graph.mask, draws=_counted(draws), seed=seed + k)
@@ -104,7 +107,7 @@ def overlap_table(graphs: Mapping[str, "CircuitGraph"], *, draws: int = 199, see
         Benjamini-Hochberg over the pairs, of edges and nodes each.
 
     Raises:
-        CircuitError: fewer than two circuits, two spaces, edges on no path, or no draws.
+        CircuitError: fewer than two circuits, two spaces, or no draws.
     """
     if len(graphs) < 2:
         raise CircuitError(f"{len(graphs)} circuit was given: overlaps need two at least.")
@@ -132,14 +135,14 @@ def compared(a: Sets, b: Sets) -> dict[str, Overlap]:
 
 
 def jaccard(a: Bool[np.ndarray, "... what"], b: Bool[np.ndarray, "... what"]) -> Float[np.ndarray, "..."]:
-    """Shared over either, of booleans along the last axis; 0 where both are empty.
+    """Shared over either, of booleans along the last axis; 1 where both are empty.
 
     Args:
         a: one set, or many.
         b: the other.
     """
     both, either = (a & b).sum(-1), (a | b).sum(-1)
-    return np.asarray(both / np.maximum(either, 1))
+    return np.where(either == 0, 1.0, both / np.maximum(either, 1))
 
 
 def _overlap(a: np.ndarray, b: np.ndarray, random_a: np.ndarray, random_b: np.ndarray) -> Overlap:

@@ -150,8 +150,7 @@ def _scan(within: list[Block], sweeps: int, rng: np.random.Generator) -> list[Bl
 
 
 def _check(space: EdgeSpace, like: Edges) -> None:
-    if like.shape != space.allowed.shape or (like & ~space.allowed).any():
-        raise CircuitError("This circuit has edges that the space lacks: it is another model's, or another layer's.")
+    space.check(like)
     if loose := int((like & ~space.connected(like)).sum()):
         raise CircuitError(
             f"{loose} edges of this circuit lie on no path from the embedding to the end, and random circuits are to "

@@ -11,6 +11,8 @@ from affectlens.circuits.finding import Found
 from affectlens.circuits.graph import CircuitGraph
 from affectlens.circuits.overlapping import overlap_table
 from affectlens.circuits.picture.page import fragment, write_picture
+from affectlens.circuits.verifying.completing import MEAN, WORST
+from affectlens.circuits.verifying.words import without
 from affectlens.circuits.wheel import dendrogram
 from affectlens.probing.geometry.models import LEAST
 from affectlens.probing.sections import citation
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from affectlens.circuits.study import Finished
 
 PAGE = "picture.html"
-SHOWN = ("gap", "cpr", "cmd", "size", "f", "complement", "above_random", "incompleteness")
+SHOWN = ("gap", "cpr", "cmd", "size", "f", "complement", "above_random", MEAN, WORST)
 READ = (
     "An edge joins what writes into the residual stream with what reads it. On a circuit, edges outside of it carry "
     "what the other text of the pair has there. Faithfulness 1 is the model's own difference between the two texts, 0 "
@@ -30,7 +32,7 @@ READ = (
 
 
 def render(done: "Finished") -> Path:
-    """Write ``report.html``, and the picture while the circuits' texts are at hand.
+    """Write ``report.html`` and the picture.
 
     Args:
         done: a finished run.
@@ -42,10 +44,9 @@ def render(done: "Finished") -> Path:
         f"`{first['metric']}`, in {first['unit']}; {first['method']}, {first['steps']} steps; {info['started'][:10]}.",
         READ,
     ]
-    if done.details is not None:
+    if done.details or not (home / PAGE).is_file():  # else what is there shows more
         write_picture(home / PAGE, graphs, details=done.details)
-    if (home / PAGE).is_file():
-        lead.append(f"Walk through the circuits in `{PAGE}` beside this page.")
+    lead.append(f"Walk through the circuits in `{PAGE}` beside this page.")
     sections = [_first(done, graphs), *done.agreement.sections(), *_shared(graphs)]
     for emotion, one in done.found.items():
         sections += _of(emotion, one)
@@ -76,7 +77,8 @@ def headlines(done: "Finished") -> list[str]:
 def facts(found: dict[str, Found]) -> pd.DataFrame:
     """One row an emotion and figure of its verification: ``emotion, edges, tested, name, value, low, high, n, p``...
 
-    ``p_adjusted`` is Benjamini-Hochberg over the emotions, of each figure that has a p.
+    ``p_adjusted`` is Benjamini-Hochberg over the emotions, of each figure that has a p; ``nodes`` are those that the
+    worst set takes out.
 
     Args:
         found: by emotion.
@@ -84,6 +86,8 @@ def facts(found: dict[str, Found]) -> pd.DataFrame:
     parts = [one.verification.figures.assign(emotion=emotion, edges=len(one.graph.edges), tested=one.graph.meta["size"])
              for emotion, one in found.items()]  # fmt: skip
     table = pd.concat(parts, ignore_index=True)
+    worst = {emotion: " ".join(one.verification.worst) for emotion, one in found.items()}
+    table = table.assign(nodes=table["emotion"].map(worst).where(table["name"] == WORST, ""))
     known = table["p"].notna()
     adjusted = table[known].groupby("name")["p"].transform(lambda p: false_discovery_control(p.to_numpy(dtype=float)))
     first = ["emotion", "edges", "tested", "name"]
@@ -100,6 +104,8 @@ def shown(done: "Finished") -> pd.DataFrame:
     for emotion, one in done.found.items():
         proof = one.verification
         there = {name: str(proof.estimate(name)) for name in SHOWN if proof.has(name)}
+        if WORST in there:
+            there[WORST] += f" {without(proof.worst)}"
         rows.append({"emotion": emotion, "edges": f"{len(one.graph.edges):,}", **there})
     return pd.DataFrame(rows).fillna("")
 

@@ -183,6 +183,21 @@ class EdgeSpace:
                 useful |= self.feeds[:, row]
         return np.asarray(edges & reached[:, None] & useful[None])
 
+    def check(self, edges: Edges) -> None:
+        """Refuse a set of edges that are not all of this space.
+
+        Args:
+            edges: the set.
+
+        Raises:
+            CircuitError: if one is not.
+        """
+        if edges.shape != self.allowed.shape or (edges & ~self.allowed).any():
+            raise CircuitError(
+                "This circuit has edges that the space lacks: it is another model's, or another layer's. Take one made "
+                "for this model and metric."
+            )
+
     def to_json(self) -> Json:
         """What :meth:`from_json` reads."""
         return asdict(self) | {"parallel": list(self.parallel)}

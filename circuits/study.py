@@ -14,7 +14,7 @@ from affectlens.circuits.agreeing.report import AgreementReport
 from affectlens.circuits.asking import Question, questions
 from affectlens.circuits.finding import GRAPH, Found, found
 from affectlens.circuits.picture.data import Detail
-from affectlens.circuits.picture.details import details_of
+from affectlens.circuits.picture.details import details_of, load_details, save_details
 from affectlens.circuits.sections import render
 from affectlens.circuits.settings import Asked
 from affectlens.errors import AffectLensError, RunError
@@ -25,7 +25,7 @@ from affectlens.stimuli import Battery, load_battery
 from affectlens.stimuli.battery import lasting
 from affectlens.types import Json
 
-COMMAND = "circuit"
+COMMAND, DETAILS = "circuit", "details.json"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Finished:
     run: Run
     found: dict[str, Found]  # by emotion
     agreement: AgreementReport
-    details: dict[str, Detail] | None = None  # while the texts are at hand
+    details: dict[str, Detail]  # of each circuit whose texts were at hand
 
 
 def study(asked: Asked, *, out: Path, resume: bool = False, progress: bool | None = None) -> Finished:
@@ -71,7 +71,7 @@ def study(asked: Asked, *, out: Path, resume: bool = False, progress: bool | Non
                 each[question.emotion] = found(model, question, asked, facts, out / question.emotion, progress)
         with run.timed("agreement"):
             agreement = _agreement(asked, out, model, table, each, progress)
-        done = Finished(run, each, agreement, dict(_details(model, ready, each)))
+        done = Finished(run, each, agreement, dict(_details(model, ready, each, out)))
         run.close("done")
         render(done)
     except BaseException:
@@ -95,7 +95,8 @@ def reload(folder: Path) -> Finished:
     agreed = (folder / "results" / "agreement.json").is_file()
     circuits = {name: one.layers for name, one in each.items()}
     agreement = AgreementReport.load(folder) if agreed else agree(run.info["fingerprint"], circuits=circuits)
-    return Finished(run, each, agreement)
+    details = {name: load_details(path) for name in there if (path := folder / name / DETAILS).is_file()}
+    return Finished(run, each, agreement, details)
 
 
 def _opened(asked: Asked, out: Path, resume: bool, model: LensModel, table: Battery, ready: list[Question]) -> Run:
@@ -154,7 +155,12 @@ def usable(runs: str, model: LensModel, table: Battery) -> tuple[dict[str, Path]
     return good, unfit
 
 
-def _details(model: LensModel, ready: list[Question], each: dict[str, Found]) -> Iterator[tuple[str, Detail]]:
+def _details(
+    model: LensModel, ready: list[Question], each: dict[str, Found], out: Path
+) -> Iterator[tuple[str, Detail]]:
+    """What a click on a head shows, kept in the run for when it is drawn again."""
     for question in ready:
         one = each[question.emotion]
-        yield question.emotion, details_of(model, one.graph, question.discovery, scores=one.scores)
+        detail = details_of(model, one.graph, question.discovery, scores=one.scores)
+        save_details(detail, out / question.emotion / DETAILS)
+        yield question.emotion, detail

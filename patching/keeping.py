@@ -18,7 +18,7 @@ class Kept:
     """Tables in a folder, one a number; without a folder nothing is kept.
 
     Raises:
-        PatchError: a folder in which another sweep was begun.
+        PatchError: a folder in which another sweep was begun, or whose plan is damaged.
     """
 
     def __init__(self, folder: str | Path | None, plan: Json) -> None:
@@ -28,17 +28,34 @@ class Kept:
         digest = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()
         path = folder / PLAN
         if path.is_file():
-            if json.loads(path.read_text(encoding="utf-8")) != digest:
-                raise PatchError(f"{folder} was begun with other settings: choose another folder, or remove it.")
+            if path.read_text(encoding="utf-8", errors="replace") != json.dumps(digest):
+                raise PatchError(
+                    f"{folder} was begun with other settings, or its {PLAN} is damaged: choose another folder, or "
+                    "remove it."
+                )
             return
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(digest))
 
     def get(self, number: int, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """The table with this number, computed and kept if it is not there."""
+        """The table with this number, computed and kept if it is not there, or damaged."""
         if self.folder is None:
             return compute()
         path = self.folder / f"{number:05d}.parquet"
-        if not path.is_file():
+        found = kept_table(path)
+        if found is None:
             write_parquet(path, compute())
-        return pd.read_parquet(path)
+            return pd.read_parquet(path)
+        return found
+
+
+def kept_table(path: Path) -> pd.DataFrame | None:
+    """A table that was kept; None if there is none, or it is damaged and has to be computed again.
+
+    Args:
+        path: of the file.
+    """
+    try:
+        return pd.read_parquet(path) if path.is_file() else None
+    except (ValueError, OSError):
+        return None

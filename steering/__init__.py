@@ -22,8 +22,9 @@ if TYPE_CHECKING:
         select_parts,
     )
     from affectlens.steering.extracting.featuring import feature_directions
-    from affectlens.steering.gates import Gate
+    from affectlens.steering.gates import Gate, parse_gate
     from affectlens.steering.judging import encoder_judge, endpoint_judge, kappa, likelihood_judge
+    from affectlens.steering.looping import Loop, parse_loop
     from affectlens.steering.plan import SteeringPlan, plan_for
     from affectlens.steering.shipped import bundled, load_directions
     from affectlens.steering.side_by_side import beside
@@ -36,7 +37,8 @@ _FROM = {
     "evaluating.study": ("evaluate",), "evaluating.work": ("Scale",), "exporting": ("export", "import_directions"),
     "extracting": ("cosine_heat", "cosines", "extract", "from_decoder", "placebos", "score_curve", "select_parts"),
     "extracting.featuring": ("feature_directions",),
-    "gates": ("Gate",), "judging": ("encoder_judge", "endpoint_judge", "kappa", "likelihood_judge"),
+    "gates": ("Gate", "parse_gate"), "looping": ("Loop", "parse_loop"),
+    "judging": ("encoder_judge", "endpoint_judge", "kappa", "likelihood_judge"),
     "plan": ("SteeringPlan", "plan_for"), "shipped": ("bundled", "load_directions"), "side_by_side": ("beside",),
     "sides": ("Beside",), "writing": ("stream", "write"),
 }  # fmt: skip
@@ -45,6 +47,7 @@ __all__ = [
     "Direction",
     "Directions",
     "Gate",
+    "Loop",
     "Scale",
     "SteeringPlan",
     "SteeringReport",
@@ -67,6 +70,8 @@ __all__ = [
     "kappa",
     "likelihood_judge",
     "load_directions",
+    "parse_gate",
+    "parse_loop",
     "placebos",
     "plan_for",
     "report_on",

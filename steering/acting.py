@@ -16,8 +16,10 @@ from affectlens.hooks import attach
 from affectlens.model import LensModel
 from affectlens.sites import Site
 from affectlens.steering import operators
-from affectlens.steering.gates import level
+from affectlens.steering.gates import Gate, level
+from affectlens.steering.ordering import check_order
 from affectlens.steering.plan import Term
+from affectlens.steering.running import Running
 
 if TYPE_CHECKING:
     from affectlens.steering.applying import Steering
@@ -54,35 +56,72 @@ class Acting:
         self.width = width  # columns of the prompt, padding included
         self.forced = forced
         self.opened: dict[int, Tensor] = {}  # by gate: where it is open in the running pass
-        self._ready: dict[tuple[int, torch.device], Tensor] = {}
+        self.shares: dict[int, Tensor] = {}  # by loop: what it leaves of the dose there
+        self.looping = False
+        self._readings: list[tuple[Site, Callable[[Tensor], None]]] | None = None
+        self._ready: dict[tuple[int, torch.device], tuple[object, Tensor]] = {}
 
-    def watch_gates(self, handles: ExitStack) -> None:
-        """Read each gate's site, before anything is steered there.
+    def readings(self) -> list[tuple[Site, Callable[[Tensor], None]]]:
+        """What is to be read before anything is steered: a site, and what takes its tap's whole value.
 
         Raises:
-            SteerError: a gate whose site is computed after the site that it opens.
+            SteerError: a gate or a loop whose site is computed after what it acts on.
         """
-        for site, terms in self.steering.plan.acting.items():
-            for term in terms:
-                gate = term.gate
-                if gate is None or id(gate) in self.opened:
-                    continue
-                if gate.site == site and self.model.sites.find(site).adds:
-                    raise SteerError(f"{site} is a sum that is steered before it can be read: gate an earlier site.")
-                if gate.site > site:
-                    raise SteerError(f"The gate reads {gate.site}, which is computed after {site}: choose an earlier.")
-                self.opened[id(gate)] = torch.zeros(0)
-                attach(handles, self.model.sites.find(gate.site), partial(self._read, term))
+        if self._readings is None:
+            acting = self.steering.plan.acting
+            check_order(self.model, acting)
+            terms = [term for here in acting.values() for term in here]
+            gates = {id(term.gate): term.gate for term in terms if term.gate is not None}
+            loops = {id(term.loop): term.loop for term in terms if term.loop is not None}
+            self._readings = [(gate.site, partial(self._see, gate)) for gate in gates.values()]
+            self._readings += [(loop.site, partial(self._follow, Running(loop))) for loop in loops.values()]
+            self.looping = bool(loops)
+        return self._readings
 
-    def _read(self, term: Term, value: Tensor) -> None:
-        assert term.gate
+    def watch_gates(self, handles: ExitStack) -> None:
+        """Read what gates and loops read, until ``handles`` close.
+
+        Raises:
+            SteerError: a gate or a loop whose site is computed after what it acts on.
+        """
+        for site, see in self.readings():
+            attach(handles, self.model.sites.find(site), see)
+
+    def check_beams(self, beams: int) -> None:
+        """Raise a :class:`SteerError` for a search that a loop can't follow; ``generate`` asks before it begins."""
+        if beams > 1 and self.looping:
+            raise SteerError(
+                f"A loop follows one reply a row, and num_beams={beams} would exchange the rows as it goes: leave out "
+                "the loop, or num_beams."
+            )
+
+    def _see(self, gate: Gate, value: Tensor) -> None:
         if id(self.model) in PROVING:
             return
-        part = self.model.sites.part(term.gate.site, value)
-        self.opened[id(term.gate)] = is_open = term.gate.open(part.reshape(*value.shape[:2], -1))
+        part = self.model.sites.part(gate.site, value)
+        self.opened[id(gate)] = is_open = gate.open(part.reshape(*value.shape[:2], -1))
         real = self.cursor.positions.to(value.device) >= 0
         self.steering.opened += int((is_open & real).sum())
         self.steering.seen += int(real.sum())
+
+    def _follow(self, running: Running, value: Tensor) -> None:
+        if id(self.model) in PROVING:
+            return
+        past, width = self.cursor.past, self._reply_begins("a loop needs")
+        part = self.model.sites.part(running.loop.site, value).reshape(*value.shape[:2], -1)
+        real = self.cursor.positions.to(value.device) >= 0
+        self.shares[id(running.loop)] = share = running.read(part, real, past, width)
+        read = real & (torch.arange(past, past + part.shape[1], device=value.device) >= width)
+        self.steering.given += float((share * read).sum())
+        self.steering.looped += int(read.sum())
+
+    def _reply_begins(self, who: str) -> int:
+        if self.width is None:
+            raise SteerError(
+                f"{who} to know where the reply begins: call model.hf.generate, or say how long the prompt is, "
+                "steer(..., prompt_tokens=12)."
+            )
+        return self.width
 
     def act(self, site: Site, terms: tuple[Term, ...], value: Tensor) -> Tensor:
         """The tap's value with all terms of the site done, in order."""
@@ -91,19 +130,23 @@ class Acting:
         part = self.model.sites.part(site, value)
         h = part.reshape(*value.shape[:2], -1)
         for term in terms:
-            u = self._unit(term, value.device)
-            s = term.strength * self._share(term, h)
-            if term.operator.kind == "add":
-                h = operators.add(h, u, s, term.direction.norm)
-            elif term.operator.kind == "scale":
-                h = operators.scale(h, u * term.direction.norm, s, self._reference(term, value.device))
-            elif term.operator.kind == "rotate":
-                h = operators.rotate(h, u, s, term.operator.argument or 0.0)
-            else:
-                clamps = term.operator.kind == "clamp"
-                goal = level(term.direction, term.operator.argument or 0.0) if clamps else 0.0
-                h = operators.move(h, u, s, goal)
+            h = self._done(term, h, self._share(term, h))
         return self.model.sites.with_part(site, value, h.reshape(part.shape))
+
+    def _done(self, term: Term, h: Tensor, share: Tensor) -> Tensor:
+        """The values with one term done, at a share of its strength."""
+        operator, kind, d = term.operator, term.operator.kind, term.direction
+        if kind == "add" or (kind == "ceiling" and self.forced):
+            return operators.add(h, self._kept(term, lambda: term.vector, h.device), share, 1.0)
+        u = self._kept(d, lambda: d.vector, h.device)
+        s = term.strength * share
+        if kind == "scale":
+            return operators.scale(h, u * d.norm, s, self._reference(term, h.device))
+        if kind == "rotate":
+            return operators.rotate(h, u, s, operator.argument or 0.0)
+        if kind == "ceiling":
+            return operators.bounded(h, u, s * d.norm, level(d, term.bound))
+        return operators.move(h, u, s, level(d, operator.argument or 0.0) if kind == "clamp" else 0.0)
 
     def _share(self, term: Term, h: Tensor) -> Float[Tensor, "#batch pos 1"]:
         """The share of the dose at each token of the running pass; 0 at padding."""
@@ -113,27 +156,24 @@ class Acting:
         real = (self.cursor.positions >= (1 if term.operator.kind == "scale" else 0)).to(h.device)
         share = real.float()
         if not term.timing.steady:
-            if self.width is None:
-                raise SteerError(
-                    f"positions {term.timing} need to know where the reply begins: call model.hf.generate, or say how "
-                    "long the prompt is, steer(..., prompt_tokens=12)."
-                )
+            width = self._reply_begins(f"positions {term.timing} need")
             column = torch.arange(self.cursor.past, self.cursor.past + n, device=h.device)
-            share = share * term.timing.share(column - (self.width - 1))
+            share = share * term.timing.share(column - (width - 1))
         if term.gate is not None:
             share = share * self.opened[id(term.gate)].to(h.device)
+        if term.loop is not None:
+            share = share * self.shares[id(term.loop)].to(h.device)
         return share[..., None]
-
-    def _unit(self, term: Term, device: torch.device) -> Float[Tensor, " d"]:
-        return self._kept(term.direction.vector, device)
 
     def _reference(self, term: Term, device: torch.device) -> Float[Tensor, " d"]:
         if term.reference is None:
             raise SteerError("scale moves away from a reference, and this term has none: make it by a Modulation.")
-        return self._kept(term.reference, device)
+        goal = term.reference
+        return self._kept(goal, lambda: goal, device)
 
-    def _kept(self, array: Float[np.ndarray, " d"], device: torch.device) -> Float[Tensor, " d"]:
-        key = (id(array), device)
+    def _kept(self, owner: object, make: Callable[[], np.ndarray], device: torch.device) -> Float[Tensor, " d"]:
+        """An array as a tensor, made once for its owner, which is held so that its id stays its own."""
+        key = (id(owner), device)
         if key not in self._ready:
-            self._ready[key] = torch.as_tensor(array, dtype=torch.float32, device=device)
-        return self._ready[key]
+            self._ready[key] = owner, torch.as_tensor(make(), dtype=torch.float32, device=device)
+        return self._ready[key][1]

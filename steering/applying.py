@@ -26,7 +26,7 @@ from affectlens.steering.plan import SteeringPlan, plan_for
 
 _HOLDERS: "weakref.WeakKeyDictionary[LensModel, list[int]]" = weakref.WeakKeyDictionary()
 _PROVED: set[str] = set()
-_HOW = {"directions", "raw", "operator", "layers", "positions", "schedule", "gate", "conflict"}
+_HOW = {"directions", "raw", "operator", "layers", "positions", "schedule", "gate", "loop", "probes", "conflict"}
 _PROOF = 4  # tokens of the pass that proves an effect
 
 
@@ -37,6 +37,13 @@ class Steering:
     plan: SteeringPlan
     opened: int = 0  # tokens at which a gate was open
     seen: int = 0  # tokens that a gate looked at
+    given: float = 0.0  # what loops left of the dose at the reply's tokens, summed
+    looped: int = 0  # the reply's tokens that loops read
+
+    @property
+    def share(self) -> float:
+        """The mean share of the dose that loops left at the reply's tokens; 1 where there were none."""
+        return self.given / self.looped if self.looped else 1.0
 
 
 @contextmanager
@@ -54,7 +61,7 @@ def steer(
         prompt_tokens: how many columns of the batch are the prompt, padding included, if you call the model itself;
             ``generate`` says it by itself.
         how: what :func:`affectlens.steering.plan_for` takes: ``directions``, ``raw``, ``operator``, ``layers``,
-            ``positions``, ``schedule``, ``gate``, ``conflict``.
+            ``positions``, ``schedule``, ``gate``, ``loop``, ``probes``, ``conflict``.
 
     Yields:
         :class:`Steering`, with the plan.
@@ -77,7 +84,7 @@ def steer(
         if term.direction.fingerprint != mine:
             raise SteerError(f"This plan is for {term.direction.model}, not for {model.name}.")
     with model.lock:  # hooks are the model's: another thread would be steered by them
-        _prove(model, plan)
+        prove(model, plan)
         holders = _HOLDERS.setdefault(model, [])
         holders.append(get_ident())
         try:
@@ -100,7 +107,7 @@ def steered_here(model: LensModel) -> bool:
 def _installed(
     model: LensModel, steering: Steering, prompt_tokens: int | None, *, forced: bool = False
 ) -> Iterator[None]:
-    """The hooks in place; ``forced``: at every token, at full strength, every gate open."""
+    """The hooks in place; ``forced``: at every token, at full strength, every gate and loop open."""
     plan = steering.plan
     simple = {site: all(t.adds_always or (forced and t.operator.kind == "add") for t in terms)
               for site, terms in plan.acting.items()}  # fmt: skip
@@ -117,8 +124,13 @@ def _installed(
         yield
 
 
-def _prove(model: LensModel, plan: SteeringPlan) -> None:
-    """Raise a :class:`SteerError` if the plan at full strength changes no logit; a plan is tried once."""
+def prove(model: LensModel, plan: SteeringPlan) -> None:
+    """Raise a :class:`SteerError` if the plan at full strength changes no logit; a plan is tried once.
+
+    Args:
+        model: to be steered, whose lock is held.
+        plan: with a dose that is not 0.
+    """
     said = [plan.conflict.encode(), model.fingerprint.encode()]
     said += [f"{t.direction.site} {t.operator}".encode() + t.vector.tobytes() for t in plan.terms]
     said += [t.reference.tobytes() for t in plan.terms if t.reference is not None]

@@ -14,7 +14,7 @@ _SETTINGS = {"model", "emotion", "directions", "quick", "seed", "out", "device",
              "endpoint_model", "endpoint_key"}  # fmt: skip
 _TAKES = {"--resume": _RESUMED, "--evaluate": _RESUMED | _SETTINGS}
 _LEAVES = {
-    "--interactive": {"prompt", "explain", "stream", "plain", "as_json", "no_chat", "probes"},
+    "--interactive": {"prompt", "explain", "stream", "plain", "as_json", "no_chat"},
     "--stream": {"as_json", "probes", "explain"}, "--plain": {"probes"}, "--quiet": {"probes"},
 }  # fmt: skip
 _SPELLED = {"prompt": "PROMPT", "model": "MODEL", "as_json": "--json"}
@@ -31,14 +31,24 @@ def steer(
     directions: Annotated[
         Path | None, typer.Option(help="A file of directions. Default: those bundled for MODEL.")
     ] = None,
-    operator: Annotated[str, typer.Option(help="add, project_out, clamp(90) or rotate(30).")] = "add",
+    operator: Annotated[str, typer.Option(help="add, ceiling(95), project_out, clamp(90) or rotate(30).")] = "add",
     layers: Annotated[
         str | None, typer.Option(help="Only directions of these layers: 14, or 12,14, or 12-16. Default: all.")
     ] = None,
     positions: Annotated[str, typer.Option(help="all, prompt, response or first(8).")] = "all",
     schedule: Annotated[str, typer.Option(help="constant, decay(16) or ramp(16), in reply tokens.")] = "constant",
     conflict: Annotated[str, typer.Option(help="Several at one site: sum, orthogonal or strongest.")] = "sum",
-    probes: Annotated[Path | None, typer.Option(help="Colour the tokens by these probes.")] = None,
+    gate: Annotated[
+        str | None, typer.Option(help='Steer only where "fear>90" (percentile of neutral) or "probe:joy<0" (logit).')
+    ] = None,
+    loop: Annotated[
+        str | None, typer.Option(help='Steer less as the reply nears "joy<75"; "joy<75, gain 2, memory 8".')
+    ] = None,
+    probes: Annotated[
+        Path | None, typer.Option(help="Colour the tokens by these probes, which a gate or a loop may name.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="What writes: torch or llama.cpp.")] = "torch",
+    gguf: Annotated[Path | None, typer.Option(help="Of llama.cpp: the file. Default: MODEL's own.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest reply.")] = 64,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of sampling; the same for both replies.")] = 0,
@@ -95,26 +105,28 @@ def steer(
         raise SteerError("The prompt is empty: say what the model is to reply to, in quotes.")
     how: dict[str, Any] = {
         "raw": raw, "operator": operator, "layers": parse_layers(layers), "positions": positions, "schedule": schedule,
-        "conflict": conflict,
+        "conflict": conflict, "gate": gate, "loop": loop, "probes": probes,
     }  # fmt: skip
-    from affectlens.steering import launching
+    from affectlens.steering import launching, replying, starting
 
     launching.check_forms(operator, positions, schedule, conflict)
-    how["directions"] = launching.find_directions(model, directions, list(doses))
+    named = launching.thresholds_in(gate, loop, probes)
+    how["directions"] = launching.find_directions(model, directions, [*doses, *named])
+    show = False if quiet or as_json else None
+    file = starting.gguf_for(engine, gguf, model, show=show)
     from affectlens.model import load_model
 
-    show = False if quiet or as_json else None
     lens = load_model(model, device=device, dtype=dtype, revision=revision, progress=show)
     decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-    asked = launching.Asked(lens, prompt or "", doses, how, decoding, not no_chat, as_json, quiet)
+    asked = launching.Asked(lens, prompt or "", doses, how, decoding, not no_chat, as_json, quiet, probes, file)
     if explain:
         launching.explain(asked)
     elif interactive:
         launching.talk(asked)
     elif plain or quiet or stream:
-        launching.write_plainly(asked, streamed=stream, both=not (plain or quiet))
+        replying.write_plainly(asked, streamed=stream, both=not (plain or quiet))
     else:
-        launching.show_beside(asked, probes)
+        replying.show_beside(asked)
 
 
 def _check_modes(given: dict[str, Any]) -> None:
@@ -125,6 +137,8 @@ def _check_modes(given: dict[str, Any]) -> None:
     unused = typed - _TAKES[modes[0]] if modes else set[str]()
     if not modes and typed & {"quick", "out", "endpoint", "endpoint_model", "endpoint_key"}:
         raise SteerError("--quick, --out and --endpoint belong to --evaluate: add it, or leave them out.")
+    if any(str(given[name]).startswith("probe:") for name in ("gate", "loop")):
+        typed -= {"probes"}  # they are read, if not shown
     for mode, left in _LEAVES.items():
         if not unused and mode[2:] in typed and typed & left:
             modes, unused = [mode], typed & left

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from affectlens.steering.looping import Loop
     from affectlens.steering.plan import SteeringPlan, Term
 
 
@@ -32,14 +33,27 @@ def explained(plan: "SteeringPlan") -> str:
             "orthogonal": "Conflicts: each later vector loses what it shares with the earlier ones.",
             "strongest": "Conflicts: at each site only the largest share of the norm acts.",
         }[plan.conflict])  # fmt: skip
-    lines += [f"Warning: {warning}" for warning in _warnings(asked)]
+    lines += [f"Warning: {one}" for one in _warnings([t for t in plan.terms if t.strength and t.operator.adds])]
     return "\n".join(lines)
+
+
+def one_line(explained: str) -> str:
+    """A plan's explanation without its line breaks.
+
+    >>> one_line("L3.resid_post:\\n  joy dose +1\\nWarning: weak.")
+    'L3.resid_post: joy dose +1; Warning: weak.'
+
+    Args:
+        explained: from :meth:`SteeringPlan.explain`.
+    """
+    return "; ".join(line.strip() for line in explained.splitlines()).replace(":; ", ": ")
 
 
 def _line(term: "Term") -> str:
     d = term.direction
     what = {
         "add": f"{term.strength:+.3f} of the norm ({d.norm:.0f})",
+        "ceiling": f"{term.strength:+.3f} of the norm ({d.norm:.0f}), not beyond percentile {term.bound:g} of neutral",
         "project_out": f"{term.strength:.0%} of its projection taken out",
         "clamp": f"projection moved {term.strength:.0%} of the way to percentile {term.operator.argument} of neutral",
         "scale": f"distance of its parts from their reference times {1 + term.strength:g}",
@@ -47,12 +61,23 @@ def _line(term: "Term") -> str:
     }[term.operator.kind]
     gate = f", where {term.gate.says}" if term.gate else ""
     taken = f", without {', '.join(d.purified)}" if d.purified else ""
-    return f"{d.emotion} dose {term.dose:+g}: {term.operator}, {what}, {term.timing}{gate} ({d.called}{taken})"
+    loop = f", by how far the reply's {term.loop.says}{_setting(term.loop)}" if term.loop else ""
+    return f"{d.emotion} dose {term.dose:+g}: {term.operator}, {what}, {term.timing}{gate}{loop} ({d.called}{taken})"
+
+
+def _setting(loop: "Loop") -> str:
+    return f" (gain {loop.gain:g}, memory {loop.memory:g})"
 
 
 def _warnings(asked: "list[Term]") -> list[str]:
     found = []
     for term in asked:
+        loop = term.loop
+        if loop is not None and loop.emotion == term.direction.emotion and loop.above == (term.strength > 0):
+            found.append(
+                f"the dose of {loop.emotion} takes the reply away from the loop's target: write "
+                f"{loop.emotion}{'<' if loop.above else '>'} instead, or give a dose of the other sign."
+            )
         d = term.direction
         if d.safe is None:
             found.append(f"no safe dose of {d.emotion} is known; replies may fall apart.")

@@ -1,5 +1,6 @@
 """What ``affectlens steer`` does once its options are read."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from affectlens.console import emit, say
 from affectlens.errors import SteerError
 from affectlens.model import LensModel
+from affectlens.steering.looping import read_text
 from affectlens.steering.operators import Operator
-from affectlens.steering.plan import CONFLICTS, SteeringPlan, plan_for
+from affectlens.steering.plan import SteeringPlan, plan_for
+from affectlens.steering.settling import CONFLICTS
 from affectlens.steering.shipped import bundled, load_directions
+from affectlens.steering.thresholds import Threshold
 from affectlens.steering.timing import Timing
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ class Asked:
     chat: bool
     as_json: bool
     quiet: bool
+    probes: Path | None = None  # colour the tokens
+    gguf: Path | None = None  # llama.cpp writes, on this file
 
     @property
     def plan(self) -> SteeringPlan:
@@ -57,6 +63,26 @@ def check_forms(operator: str, positions: str, schedule: str, conflict: str) -> 
     Timing.of(positions, schedule)
     if conflict not in CONFLICTS:
         raise SteerError(f"--conflict {conflict} is not known: choose {', '.join(CONFLICTS)}.")
+
+
+def thresholds_in(gate: str | None, loop: str | None, probes: Path | None) -> list[str]:
+    """The emotions whose directions a gate and a loop read.
+
+    Args:
+        gate: as typed.
+        loop: as typed.
+        probes: a file of probes, if one was named.
+
+    Raises:
+        SteerError: a form that is not known, or one that names a probe without a file of them.
+    """
+    found = {gate: Threshold.parse(gate, "gate")} if gate is not None else {}
+    if loop is not None:
+        found[loop] = read_text(loop)[0]
+    for text, one in found.items():
+        if one.probe and probes is None:
+            raise SteerError(f"{text!r} names a probe: give its file too, --probes FILE.")
+    return [one.name for one in found.values() if not one.probe]
 
 
 def find_directions(model: str, given: Path | None, emotions: list[str]) -> "Directions":
@@ -110,68 +136,8 @@ def talk(asked: Asked) -> None:
     Raises:
         SteerError: a model without a chat template, or doses that can't be.
     """
-    from affectlens.steering.chatting import COMMANDS, Chat, converse, typed_lines
+    from affectlens.steering.starting import llama
+    from affectlens.steering.talking.launch import talk as hold
 
-    if not asked.model.tokenizer.chat_template:
-        raise SteerError(f"{asked.model.name} has no chat template, so it can't hold a conversation.")
-    chat = Chat(asked.model, asked.doses, asked.how, asked.decoding)
-    opening = chat.stated()
-    if not asked.quiet:
-        say(f"{opening}\n{COMMANDS}")
-    converse(chat, typed_lines())
-
-
-def write_plainly(asked: Asked, *, streamed: bool, both: bool) -> None:
-    """Replies as plain text.
-
-    Args:
-        asked: what was typed.
-        streamed: print as it is written.
-        both: the plain reply first.
-    """
-    from affectlens.steering.chatting import one_line
-    from affectlens.steering.writing import stream, write
-
-    asked.check_template()
-    plan, how = asked.plan, asked.decoding | {"chat": asked.chat}
-    if asked.as_json:
-        (reply,) = write(asked.model, [asked.prompt], doses=plan, progress=False, **how)
-        facts = {"model": asked.model.name, "plan": plan.explain(), **how, "prompt": asked.prompt, "reply": reply}
-        emit(facts, as_json=True)
-        return
-    if not asked.quiet:
-        say(one_line(plan.explain()) + "\n")
-    for name, one in [("plain: ", None), ("steered: ", plan)] if both else [("", plan)]:
-        print(name, end="", flush=True)
-        if streamed:
-            for piece in stream(asked.model, asked.prompt, doses=one, **how):
-                print(piece, end="", flush=True)
-            print()
-        else:
-            print(*write(asked.model, [asked.prompt], doses=one, progress=False if asked.quiet else None, **how))
-
-
-def show_beside(asked: Asked, probes: Path | None) -> None:
-    """The steered reply beside the plain one.
-
-    Args:
-        asked: what was typed.
-        probes: a file of probes that colour the tokens.
-    """
-    from rich.console import Console
-
-    from affectlens.steering.chatting import one_line
-    from affectlens.steering.side_by_side import beside
-
-    asked.check_template()
-    found = beside(asked.model, [asked.prompt], asked.plan, probes=probes, chat=asked.chat,
-                   progress=False if asked.as_json else None, **asked.decoding)  # fmt: skip
-    if asked.as_json:
-        emit(found.as_json(), as_json=True)
-        return
-    say(one_line(found.plan.explain()) + "\n")
-    console = Console()
-    if console.is_terminal:
-        console.print(found)
-    else:
-        print(found)
+    with llama(asked.model, asked.gguf, slots=2) if asked.gguf else nullcontext() as engine:
+        hold(asked, engine=engine, probes=asked.probes)

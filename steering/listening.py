@@ -14,13 +14,17 @@ class Listener(Protocol):
 
     width: int | None
 
+    def check_beams(self, beams: int) -> None:
+        """Raise what is to be raised before a search of so many beams."""
+
 
 _LISTENERS: "weakref.WeakKeyDictionary[LensModel, list[Listener]]" = weakref.WeakKeyDictionary()
 
 
 @contextmanager
 def listening(model: LensModel, listener: Listener) -> Iterator[None]:
-    """Let each ``generate`` of the model tell ``listener`` how wide its prompt is, whatever order contexts end in.
+    """Let each ``generate`` of the model tell ``listener`` how many beams it has, which it may refuse, and how wide its
+    prompt is, whatever order contexts end in.
 
     Args:
         model: whose ``generate`` is listened to; what it is called with is passed on untouched.
@@ -49,6 +53,9 @@ def _wrap(model: LensModel, listeners: list[Listener]) -> None:
     def generate(*args: Any, **kwargs: Any) -> Any:
         named = (kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds"))
         given = next((value for value in (*args[:1], *named) if value is not None), None)
+        beams = _beams(model, kwargs)
+        for one in listeners:
+            one.check_beams(beams)
         told, kept = list(listeners), [one.width for one in listeners]
         for one in told:
             one.width = one.width if given is None else int(given.shape[1])
@@ -59,3 +66,10 @@ def _wrap(model: LensModel, listeners: list[Listener]) -> None:
                 one.width = width
 
     vars(model.hf)["generate"] = generate
+
+
+def _beams(model: LensModel, kwargs: dict[str, Any]) -> int:
+    """How many beams a ``generate`` that is called so has."""
+    config = kwargs.get("generation_config") or model.hf.generation_config
+    named = kwargs.get("num_beams")
+    return int((getattr(config, "num_beams", None) if named is None else named) or 1)

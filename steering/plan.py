@@ -1,14 +1,7 @@
-"""A steering plan: which directions, how strongly, by which operator, where and when; it explains itself.
-
-Where several terms add at one site, a stated rule settles their conflict:
-
-``sum``         the vectors are added as they are; doses add, and opposite directions cancel
-``orthogonal``  each later vector loses what it shares with the earlier ones: the first named keeps its whole effect
-``strongest``   at each site only the term of the largest share of the norm acts
-"""
+"""A steering plan: which directions, how strongly, by which operator, where and when; it explains itself."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,14 +10,16 @@ from jaxtyping import Float
 
 from affectlens.errors import SteerError
 from affectlens.model import LensModel
+from affectlens.probing.probes import Probes
 from affectlens.sites import Site
 from affectlens.steering.directions import Direction, Directions, spelled
-from affectlens.steering.gates import Gate
+from affectlens.steering.gates import Gate, level, parse_gate
+from affectlens.steering.looping import Loop, parse_loop
 from affectlens.steering.operators import Operator
+from affectlens.steering.ordering import check_order
+from affectlens.steering.settling import CONFLICTS, settled
 from affectlens.steering.shipped import load_directions
 from affectlens.steering.timing import Timing
-
-CONFLICTS = ("sum", "orthogonal", "strongest")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +34,18 @@ class Term:
     timing: Timing = field(default_factory=Timing)
     gate: Gate | None = None
     reference: Float[np.ndarray, " d"] | None = None  # of ``scale``: the value from which it moves away
+    loop: Loop | None = None  # multiplies the strength by how far the reply is from a target
 
     @property
     def adds_always(self) -> bool:
         """Whether it is the same vector at every token of any text."""
-        return self.operator.kind == "add" and self.timing.steady and self.gate is None
+        return self.operator.kind == "add" and self.timing.steady and self.gate is None and self.loop is None
+
+    @property
+    def bound(self) -> float:
+        """Of ``ceiling``: the percentile that stops it; for a dose below zero, the one as far from the other end."""
+        named = self.operator.argument or 0.0
+        return named if self.strength > 0 else 100.0 - named
 
     @property
     def vector(self) -> Float[np.ndarray, " d"]:
@@ -97,35 +99,41 @@ def plan_for(
     layers: int | Sequence[int] | None = None,
     positions: str = "all",
     schedule: str = "constant",
-    gate: Gate | None = None,
+    gate: Gate | str | None = None,
+    loop: Loop | str | None = None,
+    probes: Probes | str | Path | None = None,
     conflict: str = "sum",
 ) -> SteeringPlan:
     """A plan from doses by emotion.
 
     Args:
         model: the model to steer.
-        doses: such as ``{"joy": 0.6, "fear": -0.3}``. With ``add``, 1.0 is the emotion's validated safe dose; with the
-            other operators it is the whole way (see :mod:`affectlens.steering.operators`).
+        doses: such as ``{"joy": 0.6, "fear": -0.3}``. With ``add`` and ``ceiling``, 1.0 is the emotion's validated safe
+            dose; with the other operators it is the whole way (see :mod:`affectlens.steering.operators`).
         directions: a set, its file, or None for the set that is bundled for this model.
         raw: doses of ``add`` are shares of the site's median norm instead.
-        operator: ``add``, ``project_out``, ``clamp(90)`` or ``rotate(30)``.
+        operator: ``add``, ``ceiling(95)``, ``project_out``, ``clamp(90)`` or ``rotate(30)``.
         layers: use only the directions of these layers.
         positions: ``all``, ``prompt``, ``response`` or ``first(8)`` (see :mod:`affectlens.steering.timing`).
         schedule: ``constant``, ``decay(16)`` or ``ramp(16)``, in tokens of the reply.
-        gate: act only at tokens where it is open; of this model.
+        gate: act only at tokens where it is open: ``"fear>90"`` or ``"probe:joy<0"``, or a :class:`Gate` of this model.
+        loop: act less as the reply's own score nears a target: ``"joy<75"`` or ``"probe:joy<1, gain 2, memory 8"``, or
+            a :class:`Loop` of this model (see :mod:`affectlens.steering.looping`).
+        probes: whose classes the texts of ``gate`` and ``loop`` may name, or their file.
         conflict: ``sum``, ``orthogonal`` or ``strongest``.
 
     Raises:
-        SteerError: an unknown emotion, operator, position, schedule or rule; no safe dose; another model's directions.
+        SteerError: an unknown emotion, operator, position, schedule, gate, loop or rule; no safe dose; another model's
+            directions, gate or loop; a gate or loop that is computed after what it acts on.
+        StoreError: probes that can't be read, or of another model.
     """
     if conflict not in CONFLICTS:
         raise SteerError(f"conflict={conflict!r} is not known: choose {', '.join(CONFLICTS)}.")
     if not isinstance(doses, Mapping) or not doses:
         raise SteerError('No emotion is named: give doses such as {"joy": 0.6}.')
-    if gate is not None and gate.fingerprint != model.fingerprint:
-        raise SteerError(f"The gate ({gate.says}) was found in another model than {model.name}.")
     found = directions if isinstance(directions, Directions) else load_directions(directions, model)
     found.expect(model)
+    opens, follows = _watching(model, found, gate, loop, probes)
     only = [layers] if isinstance(layers, int) else layers
     how, when = Operator.parse(operator), Timing.of(positions, schedule)
     terms = []
@@ -134,15 +142,29 @@ def plan_for(
         if not mine:
             there = ", ".join(str(d.at.layer) for d in found[name])
             raise SteerError(f"{name} has no direction at layers {list(only or [])}, only at {there}.")
-        terms += [Term(d, dose, strength(d, dose, how, raw), raw, how, when, gate) for d in mine]
-        for one in mine:
-            if how.kind == "clamp":
-                _check_levels(one, how)
-    return SteeringPlan(tuple(terms), conflict)
+        terms += [Term(d, dose, strength(d, dose, how, raw), raw, how, when, opens, loop=follows) for d in mine]
+        for one in mine if how.percentiles else ():
+            level(one, how.argument or 0.0)
+    plan = SteeringPlan(tuple(terms), conflict)
+    check_order(model, plan.acting)
+    return plan
+
+
+def _watching(
+    model: LensModel, directions: Directions, gate: Gate | str | None, loop: Loop | str | None,
+    probes: Probes | str | Path | None,
+) -> tuple[Gate | None, Loop | None]:  # fmt: skip
+    """The gate and the loop, made of their texts, and of this model."""
+    opens = parse_gate(gate, model, directions=directions, probes=probes) if isinstance(gate, str) else gate
+    follows = parse_loop(loop, model, directions=directions, probes=probes) if isinstance(loop, str) else loop
+    for what, one in (("gate", opens), ("loop", follows)):
+        if one is not None and one.fingerprint != model.fingerprint:
+            raise SteerError(f"The {what} ({one.says}) was found in another model than {model.name}.")
+    return opens, follows
 
 
 def strength(direction: Direction, dose: float, operator: Operator, raw: bool) -> float:
-    """What a dose is of an operator: of ``add`` the signed share of the norm, of the others the share of the way.
+    """What a dose is of an operator: of ``add`` and ``ceiling`` the share of the norm, of the others that of the way.
 
     Args:
         direction: that the dose is of.
@@ -157,7 +179,7 @@ def strength(direction: Direction, dose: float, operator: Operator, raw: bool) -
         raise SteerError(f"The dose of {direction.emotion} is {dose}: give a number.")
     if operator.kind in ("project_out", "clamp") and not 0 <= dose <= 1:
         raise SteerError(f"{operator} takes a dose from 0 to 1, the share of the way; {direction.emotion} has {dose}.")
-    if operator.kind != "add" or raw or dose == 0:
+    if not operator.adds or raw or dose == 0:
         return dose
     if direction.safe is None:
         raise SteerError(
@@ -165,34 +187,6 @@ def strength(direction: Direction, dose: float, operator: Operator, raw: bool) -
             "affectlens steer MODEL --evaluate, or give a share of the norm with raw=True (--raw), 0.3 for example."
         )
     return dose * direction.safe
-
-
-def _check_levels(direction: Direction, operator: Operator) -> None:
-    from affectlens.steering.gates import level
-
-    level(direction, operator.argument or 0.0)
-
-
-def settled(terms: list[Term], conflict: str) -> tuple[Term, ...]:
-    """The terms of one site after the rule; only those that add are in conflict."""
-    adding = [t for t in terms if t.operator.kind == "add"]
-    if conflict == "sum" or len(adding) < 2:
-        return tuple(terms)
-    if conflict == "strongest":
-        best = max(adding, key=lambda t: abs(t.strength))
-        return tuple(t for t in terms if t.operator.kind != "add" or t is best)
-    basis: list[np.ndarray] = []
-    kept: dict[int, Term] = {}
-    for term in adding:
-        mine = term.direction.vector.astype(np.float64)
-        rest = mine - sum((b * (b @ mine) for b in basis), np.zeros_like(mine))
-        length = float(np.linalg.norm(rest))
-        if length < 1e-6:
-            continue
-        basis.append(rest / length)
-        direction = replace(term.direction, vector=basis[-1].astype(np.float32))
-        kept[id(term)] = replace(term, direction=direction, strength=term.strength * length)
-    return tuple(kept.get(id(t), t) for t in terms if t.operator.kind != "add" or id(t) in kept)
 
 
 def named(doses: Mapping[str, float]) -> dict[str, float]:

@@ -59,7 +59,7 @@ def beside(
         prompts: texts, or conversations as lists of messages.
         doses: ``{"joy": 0.6, "fear": -0.3}``, or a plan from :func:`affectlens.steering.plan_for`.
         directions: the set that steers, its file, or None for the one that is bundled for this model.
-        probes: colour by the logit of these probes, or of their file.
+        probes: colour by the logit of these probes, or of their file; a gate or a loop may name one of them too.
         readers: colour by the projection on these directions, or on those of a file.
         layer: where probes or, without these and ``readers``, the steering directions are read; by default the probes'
             own, and halfway from the last steered layer to the end.
@@ -80,24 +80,59 @@ def beside(
         raise SteerError("The model is being edited, so its plain reply is not plain: call beside outside of steer().")
     if isinstance(doses, SteeringPlan) and (how or directions is not None):
         raise SteerError("A plan says it all: leave out directions and whatever else plan_for takes, or give doses.")
-    plan = doses if isinstance(doses, SteeringPlan) else plan_for(model, doses, directions=directions, **how)
     loaded = probes if isinstance(probes, Probes) or probes is None else Probes.load(probes)
+    how |= {"directions": directions, "probes": loaded}
+    plan = doses if isinstance(doses, SteeringPlan) else plan_for(model, doses, **how)
     reading = readers_for(model, plan, loaded, readers, layer)
+    layouts, said = laid_out(model, prompts, chat)
+    decoding = Decoding(max_new_tokens, temperature, top_p, seed)
+    plain = _written(model, layouts, decoding, None, progress)
+    steered = _written(model, layouts, decoding, plan, progress)
+    pairs = tuple(
+        paired(model, said[row], prompt, (plain[row], steered[row]), plan, reading)
+        for row, prompt in enumerate(layouts)
+    )
+    return Beside(pairs, reading, plan, model.name, decoding)
+
+
+def laid_out(
+    model: LensModel, prompts: Sequence[str | Sequence[Message]], chat: bool
+) -> tuple[list[Layout], list[str]]:
+    """The prompts' tokens, and what each says; of a conversation its last message.
+
+    Args:
+        model: whose template and tokenizer are used.
+        prompts: texts, or conversations.
+        chat: make each text the user's message.
+
+    Raises:
+        SteerError: no prompt, or a single text.
+        CaptureError: one that can't be laid out.
+    """
     if isinstance(prompts, str):
         raise SteerError("Give a list of prompts: put a single one into a list.")
     frame = as_table(list(prompts)).frame()
     if frame.empty:
         raise SteerError("There is no prompt to reply to.")
-    layouts = lay_out(model, frame, chat=chat)
-    decoding = Decoding(max_new_tokens, temperature, top_p, seed)
-    plain = _written(model, layouts, decoding, None, progress)
-    steered = _written(model, layouts, decoding, plan, progress)
-    pairs = []
-    for row, prompt in enumerate(layouts):
-        said = str(frame["text"].iloc[row])
-        pairs.append(Pair(said, _reply(model, prompt, plain[row], None, reading),
-                          _reply(model, prompt, steered[row], plan, reading)))  # fmt: skip
-    return Beside(tuple(pairs), reading, plan, model.name, decoding)
+    return lay_out(model, frame, chat=chat), [str(text) for text in frame["text"]]
+
+
+def paired(
+    model: LensModel, said: str, prompt: Layout, ids: tuple[list[int], list[int]], plan: SteeringPlan,
+    readers: tuple[Reader, ...],
+) -> Pair:  # fmt: skip
+    """Two replies to a prompt, read token by token by the model, whoever wrote them.
+
+    Args:
+        model: that reads.
+        said: the prompt's text.
+        prompt: its tokens.
+        ids: those of the plain and of the steered reply, without end tokens.
+        plan: by which the second was steered.
+        readers: what is read.
+    """
+    plain, steered = ids
+    return Pair(said, _reply(model, prompt, plain, None, readers), _reply(model, prompt, steered, plan, readers))
 
 
 def _written(

@@ -356,8 +356,8 @@ def test_pairs_of_the_exact_effect_are_counted_apart() -> None:
     assert set(edges["n"]) == {12}
     assert edges["effect_n"].dropna().tolist() == [6]
     assert (edges["effect_n"].isna() == edges["effect"].isna()).all()
-    bare = CircuitGraph(SPACE, edges.drop(columns="effect_n"), pd.DataFrame(columns=NODES), {}).edges
-    assert bare["effect_n"].isna().all()
+    with pytest.raises(CircuitError, match="lacks effect_n"):
+        CircuitGraph(SPACE, edges.drop(columns="effect_n"), pd.DataFrame(columns=NODES), {})
 
 
 def test_overlap_leaves_out_what_lies_on_no_path() -> None:

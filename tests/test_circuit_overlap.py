@@ -10,7 +10,7 @@ from scipy.spatial.distance import squareform
 from scipy.stats import pearsonr
 
 from affectlens.circuits.graph import CircuitGraph
-from affectlens.circuits.overlapping import overlap_table
+from affectlens.circuits.overlapping import jaccard, overlap_table
 from affectlens.circuits.sampling import random_circuits
 from affectlens.circuits.selecting import greedy
 from affectlens.circuits.space import Edges, EdgeSpace
@@ -68,6 +68,23 @@ def test_the_table_has_each_two_once() -> None:
     same = table[(table["a"] == "joy") & (table["b"] == "fear")]
     assert (same["value"] == 1).all()
     assert (table["p_adjusted"] >= table["p"]).all()
+
+
+def test_edges_on_no_path_count_nowhere() -> None:
+    """The table says of a circuit with loose edges what it says of the pruned one, and so does ``overlap``."""
+    tight, other = some(0), some(3)
+    each = np.arange(tight.size).reshape(tight.shape)
+    more = (tight | (each == k) for k in np.flatnonzero(WIDE.allowed & ~tight))
+    loose = next(mask for mask in more if (WIDE.connected(mask) == tight).all())
+    tables = [overlap_table({"joy": of(mask), "fear": of(other)}, draws=19) for mask in (loose, tight)]
+    pd.testing.assert_frame_equal(*tables)
+    assert of(loose).overlap(of(other), draws=19) == of(tight).overlap(of(other), draws=19)
+
+
+def test_two_circuits_of_nothing_are_alike() -> None:
+    none = np.zeros((2, 3), dtype=bool)
+    assert jaccard(none, none).tolist() == [1, 1]
+    assert jaccard(none, ~none).tolist() == [0, 0]
 
 
 def test_what_can_t_be_compared_is_said() -> None:

@@ -21,7 +21,7 @@ from affectlens import report
 from affectlens.circuits import picture
 from affectlens.circuits.graph import NODES, CircuitGraph
 from affectlens.circuits.picture.data import NUMBERS, Detail, payload
-from affectlens.circuits.picture.details import details_of, top_items
+from affectlens.circuits.picture.details import details_of, load_details, save_details, top_items
 from affectlens.circuits.picture.layout import Room, curve, plan, port_of, room_of, rooms
 from affectlens.circuits.picture.page import Frame, fragment, rendered, show, write_picture
 from affectlens.circuits.picture.static import svg
@@ -51,7 +51,7 @@ def graph_of(space: EdgeSpace = SHARED, n: int = 40, seed: int = 0, **meta: Any)
     exact = table["score"].where(table.index < 10)
     table = table.assign(score_low=table["score"] - 0.1, score_high=table["score"] + 0.1, effect=1.1 * exact,
                          effect_low=exact - 0.2, effect_high=exact + 0.3, p=0.01 + 0 * exact,
-                         p_adjusted=0.04 + 0 * exact, n=32)  # fmt: skip
+                         p_adjusted=0.04 + 0 * exact, effect_n=8 + 0 * exact, n=32)  # fmt: skip
     nodes = pd.DataFrame({"node": ["L1.H1", "L0.mlp_out", "L1.N17", "L2.H0"], "kind": ["head", "mlp", "neuron", "head"],
                           "layer": [1, 0, 1, 2], "effect": [0.5, -0.25, 0.125, np.nan], "low": [0.4, -0.3, 0.1, np.nan],
                           "high": [0.6, -0.2, 0.2, np.nan], "p_adjusted": [0.01, 0.02, 0.03, np.nan]})  # fmt: skip
@@ -337,6 +337,24 @@ def test_patterns_are_the_models_on_the_clean_text(llama: LensModel, pairs: Sequ
     data = payload({"g": graph}, {"g": detail})
     assert list(data["circuits"]["g"]["detail"]["patterns"]) == list(detail.patterns)
     assert detail.items == {}
+
+
+def test_details_are_drawn_again_from_the_folder(llama: LensModel, pairs: Sequence[PatchPair], tmp_path: Path) -> None:
+    space, path = EdgeSpace.of(llama), tmp_path / "joy" / "details.json"
+    graph, rng = graph_of(space, n=60), np.random.default_rng(0)
+    values = rng.standard_normal((5, *space.allowed.shape)).astype(np.float32) * space.allowed
+    scores = EdgeScores(space, values, pd.DataFrame({"pair": [pair.name for pair in pairs]}), {})
+    detail = details_of(llama, graph, pairs, scores=scores)
+    save_details(detail, path)
+    assert rendered({"g": graph}, details={"g": load_details(path)}) == rendered({"g": graph}, details={"g": detail})
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(CircuitError, match=r"details.json is damaged .* drawn without it"):
+        load_details(path)
+
+
+def test_the_page_s_script_knows_every_number() -> None:
+    script = (Path(picture.__file__).parent / "templates" / "picture.js").read_text(encoding="utf-8")
+    assert json.loads(re.findall(r"const NUMBERS = (.*);", script)[0]) == list(NUMBERS)
 
 
 def test_top_texts_are_those_whose_circuit_edges_carry_most(llama: LensModel, pairs: Sequence[PatchPair]) -> None:

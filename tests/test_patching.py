@@ -331,6 +331,9 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Job, "rows", goes)
     pd.testing.assert_frame_equal(go(tmp_path / "kept"), want)
     assert len(done) == 3  # two before, one after
+    (tmp_path / "kept" / "00001.parquet").write_bytes(b"PAR1 no table")
+    pd.testing.assert_frame_equal(go(tmp_path / "kept"), want)
+    assert len(done) == 4  # what is damaged is computed again
     with pytest.raises(PatchError, match="other settings"):
         patch(model, texts, "attn_out", "last", metric=METRIC, folder=tmp_path / "kept")
 

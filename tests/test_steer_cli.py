@@ -21,9 +21,9 @@ from affectlens.model import LensModel, load_model
 from affectlens.probing.probes import Probes
 from affectlens.quiet import quiet_transformers
 from affectlens.run import Run
-from affectlens.steering import Direction, Directions, chatting
-from affectlens.steering.chatting import Chat, one_line
+from affectlens.steering import Direction, Directions
 from affectlens.steering.cli import steer
+from affectlens.steering.explaining import one_line
 from affectlens.steering.typed import parse_doses, parse_layers
 from affectlens.steering.writing import write
 from affectlens.testing import tiny_hf, tiny_tokenizer
@@ -257,103 +257,6 @@ def test_models_and_files_that_cannot_be(typed: Typed, tiny: Path, vectors: Path
 def test_without_a_template(joyful: Typed, lens: LensModel, vectors: Path) -> None:
     (reply,) = write(lens, ["hi"], doses={"joy": 1.0}, directions=vectors, chat=False, max_new_tokens=8)
     assert joyful("hi", "--emotion", "joy=1", "--no-chat", "-q")[1] == f"{reply}\n"
-
-
-def test_a_conversation_through_a_pipe(joyful: Typed, lens: LensModel, vectors: Path) -> None:
-    how: dict[str, Any] = {"directions": vectors, "max_new_tokens": 8}
-    (first,) = write(lens, ["hi"], doses={"joy": 1.0}, **how)
-    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": first.strip()}]
-    asked = [*talk, {"role": "user", "content": "again"}]
-    doses = {"joy": 1.0, "fear": -0.5}
-    (second,), (bare,) = write(lens, [asked], doses=doses, seed=2, **how), write(lens, [asked], max_new_tokens=8)
-    lines = ["hi", "/fear -0.5", "/plain", "again", "/quit", "never said"]
-    code, out, err = joyful("-i", "-q", "--emotion", "joy=1", said="\n".join(lines))
-    assert (code, err) == (0, "")
-    told = "\n".join(out.split("\n")[1:2]) if "\n" not in first else out.partition(f"{first}\n")[2].split("\n")[0]
-    assert "joy dose +1" in told
-    assert "fear dose -0.5" in told
-    rest = out.partition(told)[2]
-    assert rest == f"\nUnsteered replies too: yes.\nplain: {bare}\nsteered: {second}\nGoodbye.\n"
-    assert out.startswith(f"{first}\n")
-
-
-def test_a_conversation_goes_on_after_a_mistake(joyful: Typed) -> None:
-    lines = ["/hunger 1", "/joy much", "/joy", "/", "/doses", "/ECSTASY 0.5", "/joy 0", "", "/help", "/reset"]
-    code, out, err = joyful("-i", said="\n".join(lines))
-    assert (code, err) == (0, "")
-    plain = "No dose is set, and replies are plain."
-    said = out.splitlines()
-    assert said[0] == plain
-    assert said[2].startswith("There is no direction of 'hunger'")
-    assert said[3].startswith("The dose of joy is 'much'")
-    assert said[4].startswith("/joy is no command, and as an emotion it needs a dose")
-    assert said[5].startswith("That is no command")
-    assert said[6] == plain
-    assert said[7].startswith("L0.resid_post: joy dose +0.5")
-    assert said[8] == plain
-    assert said[9] == said[1]
-    assert said[10] == f"The conversation begins anew; {plain}"
-    assert len(said) == 11
-
-
-def test_a_dose_begun_by_one_word_is_changed_by_the_other(joyful: Typed, lens: LensModel, vectors: Path) -> None:
-    lines = ["/fear -0.5", "/Joy 0.3", "/terror 0", "/joy 0"]
-    code, out, err = joyful("-i", "-e", "ecstasy=0.2", said="\n".join(lines))
-    assert (code, err) == (0, "")
-    begun, _, *said = out.splitlines()
-    assert "joy dose +0.2" in begun
-    assert "joy dose +0.2" in said[0]
-    assert "fear dose -0.5" in said[0]
-    assert "joy dose +0.3" in said[1]
-    assert "fear" not in said[2]
-    assert said[3] == "No dose is set, and replies are plain."
-    chat = Chat(lens, {"ecstasy": 0.2}, {"directions": vectors}, {})  # as code may begin one
-    assert "".join(chat.reply("/joy 0")) == "No dose is set, and replies are plain.\n"
-
-
-def test_a_name_of_ones_own_is_steered_as_it_is_spelt(typed: Typed, lens: LensModel, tmp_path: Path) -> None:
-    v = np.ones(lens.d_model, np.float32) / np.sqrt(np.float32(lens.d_model))
-    one = Direction("Mood", "L0.resid_post", v, 5.0, "given", lens.name, lens.fingerprint)
-    file = Directions([one]).save(tmp_path / "mood.safetensors")
-    given = (lens.name, "--directions", file, "--raw")
-    code, out, err = typed(*given, "-e", "Mood=0.4", "--explain")
-    assert (code, err) == (0, "")
-    assert "Mood dose +0.4" in out
-    code, out, err = typed(*given, "-i", said="/Mood 0.2")
-    assert (code, err) == (0, "")
-    assert "Mood dose +0.2" in out.splitlines()[-1]
-
-
-def test_the_model_is_asked_with_the_whole_conversation(
-    lens: LensModel, vectors: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[Any, dict[str, Any]]] = []
-
-    def stream(_: LensModel, talk: Any, **given: Any) -> list[str]:
-        asked.append((talk, given))
-        return [" so", " it is "]
-
-    monkeypatch.setattr(chatting, "stream", stream)
-    chat = Chat(lens, {"joy": 1.0}, {"directions": vectors}, {"max_new_tokens": 6, "seed": 4}, plain=True)
-    for line in ("one ", "two"):
-        list(chat.reply(line))
-    user, model = {"role": "user", "content": "one"}, {"role": "assistant", "content": "so it is"}
-    assert [talk for talk, _ in asked] == [[user]] * 2 + [[user, model, {"role": "user", "content": "two"}]] * 2
-    assert [given["seed"] for _, given in asked] == [4, 4, 6, 6]
-    assert ["doses" in given for _, given in asked] == [False, True] * 2
-
-
-def test_a_reset_forgets_and_a_full_context_is_said(lens: LensModel, vectors: Path) -> None:
-    chat = Chat(lens, {"joy": 1.0}, {"directions": vectors}, {"max_new_tokens": 6})
-    first = "".join(chat.reply("hi"))
-    assert [m["role"] for m in chat.history] == ["user", "assistant"]
-    full = "".join(chat.reply("x" * 1020))
-    assert full.endswith("shorten the text or leave the item out. /reset begins the conversation anew.\n")
-    assert len(chat.history) == 2
-    assert "begins anew" in "".join(chat.reply("/reset"))
-    assert "".join(chat.reply("hi")) == first
-    assert "".join(chat.reply("/exit")) == "Goodbye.\n"
-    assert chat.over
 
 
 class Planted:

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 from sklearn.isotonic import isotonic_regression
 
-from affectlens.errors import SteerError
+from affectlens.errors import RunError, SteerError
 from affectlens.run import Run
 from affectlens.stats import estimate
 from affectlens.steering.evaluating.figures import bars, dose_curves, frontier, leakage_heat
@@ -642,11 +642,15 @@ def test_a_report_is_the_same_after_saving(report: SteeringReport, tmp_path: Pat
     again = SteeringReport.load(tmp_path)
     for name in TABLES:
         pd.testing.assert_frame_equal(getattr(again, name), getattr(report, name), check_dtype=False)
-    assert again.facts == report.facts == json.loads((tmp_path / "results" / "steering.json").read_text())
+    told = json.loads((tmp_path / "results" / "steering.json").read_text())
+    assert again.facts | {"tables": told["tables"]} == report.facts | {"tables": told["tables"]} == told
     assert again.summary() == report.summary()
     assert not [path for path in (tmp_path / "results").iterdir() if path.name.startswith(".")]
+    (tmp_path / "results" / told["tables"][0]).unlink()
+    with pytest.raises(RunError, match="are damaged"):
+        SteeringReport.load(tmp_path)
     (tmp_path / "results" / "steering.json").unlink()
-    with pytest.raises(SteerError, match="no finished evaluation"):
+    with pytest.raises(RunError, match="no finished evaluation"):
         SteeringReport.load(tmp_path)
 
 

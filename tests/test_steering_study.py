@@ -102,7 +102,7 @@ def test_a_stopped_run_goes_on_behind_what_it_has(
         with pytest.raises(KeyboardInterrupt):
             evaluate(model, out=folder, judges=judges(), **how)  # type: ignore[arg-type]
     assert Run.open(folder).info["status"] == "stopped"
-    with pytest.raises(SteerError, match="no finished evaluation"):
+    with pytest.raises(RunError, match="no finished evaluation"):
         reload(folder)
     before = {path.name: path.stat().st_mtime_ns for path in (folder / "results").iterdir()}
     again = judges()

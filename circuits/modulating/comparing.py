@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from affectlens.circuits.modulating.comparison import Comparison, comparison_of
@@ -16,7 +17,7 @@ from affectlens.circuits.modulating.making import training
 from affectlens.circuits.modulating.modulation import Modulation
 from affectlens.circuits.modulating.sections import render
 from affectlens.circuits.modulating.trial import Trial
-from affectlens.errors import CircuitError
+from affectlens.errors import CircuitError, RunError
 from affectlens.model import LensModel
 from affectlens.run import Run
 from affectlens.steering.applying import steer
@@ -28,7 +29,8 @@ from affectlens.steering.judging.verdicts import Judge
 from affectlens.stimuli.battery import Battery, load_battery
 from affectlens.stimuli.taxonomy import EMOTIONS
 
-COMMAND = "modulate"
+COMMAND, DIRECTIONS, MODULATION = "modulate", "directions.safetensors", "modulation.{}.safetensors"
+NEAR = 1e-3  # of the largest number in an array: less is another machine's rounding
 
 
 def compare(
@@ -79,7 +81,7 @@ def compare(
     else:
         run.expect("model", "fingerprint", model.fingerprint)
         run.expect("battery", "battery_sha256", table.sha256)
-    extent, kept = scale or (QUICK if quick else FULL), home / "directions.safetensors"
+    extent, kept = scale or (QUICK if quick else FULL), home / DIRECTIONS
     readers = list(judges) if judges is not None else judges_for(model, progress)
     found = directions
     if found is None:  # extracted anew they could differ in a last bit, and so from what was written
@@ -89,13 +91,14 @@ def compare(
     settings = _digest(many, found, extent, readers, seed)
     if run is not None:
         run.expect("plan (scale, seed, judges, parts or directions)", "settings", settings)
+        many, found = _own(home, many, found, model)
     else:
         config = {"model": model.name, "battery": table.name, "emotions": [one.emotion for one in many], "seed": seed}
         run = Run.create(home, command=COMMAND, config=config)
         run.note(fingerprint=model.fingerprint, battery_sha256=table.sha256, settings=settings)
         found.save(kept)
         for one in many:
-            one.save(home / f"modulation.{one.emotion}.safetensors")
+            one.save(home / MODULATION.format(one.emotion))
     run.note(status="running")
     try:
         written = Trial(run, model, many, found, table, extent, readers, seed, progress).written()
@@ -149,10 +152,29 @@ def _extracted(
 def _digest(
     many: Sequence[Modulation], directions: Directions, extent: Extent, judges: Sequence[Judge], seed: int
 ) -> str:
-    """What replies that were written once depend on."""
+    """What replies that were written once depend on, but for numbers that are computed, of which :func:`_own` sees."""
     said = [repr(extent), str(seed), *(judge.name for judge in judges)]
-    arrays = [f"{d.emotion} {d.site} {d.norm!r}".encode() + d.vector.tobytes() for d in directions]
-    for one in many:
-        arrays.append(f"{one.emotion} {one.parts}".encode() + one.weights.tobytes())
-        arrays += [mean.tobytes() for means in (one.neutral, one.target) for _, mean in sorted(means.items())]
-    return hashlib.sha256("|".join(said).encode() + b"|".join(arrays)).hexdigest()
+    said += [f"{one.emotion} {one.parts} {one.groups}" for one in many]
+    said += [f"{one.emotion} {one.site} {one.method}" for one in directions]
+    return hashlib.sha256("|".join(said).encode()).hexdigest()
+
+
+def _own(
+    home: Path, many: Sequence[Modulation], directions: Directions, model: LensModel
+) -> tuple[list[Modulation], Directions]:
+    """A run's own for those that are given: computed anew, or on another machine, they differ in last bits."""
+    mine = [Modulation.load(home / MODULATION.format(one.emotion), model) for one in many]
+    kept = Directions.load(home / DIRECTIONS, model)
+    given, own = _arrays(many, directions), _arrays(mine, kept)
+    if [one.shape for one in given] != [one.shape for one in own] or not all(map(_near, given, own)):
+        raise RunError(f"{home} was begun with other weights, means or directions: give those, or start a new run.")
+    return mine, kept
+
+
+def _arrays(many: Sequence[Modulation], directions: Directions) -> list[np.ndarray]:
+    means = [mean for one in many for of in (one.neutral, one.target) for _, mean in sorted(of.items())]
+    return [*(one.weights for one in many), *means, *(one.norm * one.vector for one in directions)]
+
+
+def _near(given: np.ndarray, own: np.ndarray) -> bool:
+    return bool(np.abs(given - own).max(initial=0.0) <= NEAR * np.abs(own).max(initial=0.0))

@@ -1,6 +1,5 @@
 """``Comparison``: what scaling and replacing a circuit's parts gives beside steering and asking, at equal cost."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,14 +8,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from affectlens.circuits.modulating.outcomes import curves, outcomes
-from affectlens.errors import CircuitError
-from affectlens.paths import write_parquet, write_text
 from affectlens.stats import Estimate
 from affectlens.steering.evaluating.frames import CHOOSE, REPORT, judges_of
 from affectlens.steering.evaluating.quality import quality
 from affectlens.steering.evaluating.safety import Choice, typical
 from affectlens.steering.evaluating.shares import first, read
 from affectlens.steering.evaluating.verdicts import Verdict
+from affectlens.tables import load_tables, save_tables
 from affectlens.types import Json
 
 if TYPE_CHECKING:
@@ -126,9 +124,7 @@ class Comparison:
             folder: of the run.
         """
         home = Path(folder) / "results"
-        for name in TABLES:
-            write_parquet(home / f"{name}.parquet", getattr(self, name))
-        write_text(home / "modulation.json", json.dumps(self.facts, indent=1))
+        save_tables(home / FILE, self.facts, {f"{name}.parquet": getattr(self, name) for name in TABLES})
 
     @classmethod
     def load(cls, folder: str | Path) -> "Comparison":
@@ -138,20 +134,20 @@ class Comparison:
             folder: of the run.
 
         Raises:
-            CircuitError: if there is none, or it is damaged.
+            RunError: if there is none, or it is damaged.
         """
-        home = Path(folder) / "results"
-        try:
-            facts = json.loads((home / "modulation.json").read_text(encoding="utf-8"))
-            return cls(**{name: pd.read_parquet(home / f"{name}.parquet") for name in TABLES}, facts=facts)
-        except (ValueError, OSError) as error:
-            said = str(error).splitlines()[0]
-            raise CircuitError(f"{folder} holds no finished comparison of modulation ({said}).") from None
+        facts, tables = load_tables(
+            Path(folder) / "results" / FILE, {name: f"{name}.parquet" for name in TABLES},
+            missing=f"{folder} holds no finished comparison of modulation: it has no results/{FILE}.",
+            again="compare anew",
+        )  # fmt: skip
+        return cls(**{name: tables.get(name, pd.DataFrame()) for name in TABLES}, facts=facts)
 
     def __repr__(self) -> str:
         return f"Comparison({len(self.replies)} replies; {', '.join(self.emotions)}; {', '.join(self.facts['judges'])})"
 
 
+FILE = "modulation.json"
 TABLES = ("replies", "neutral", "outcomes", "curves", "judges")
 
 

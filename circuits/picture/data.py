@@ -15,7 +15,8 @@ from affectlens.plots import BLUE, GREEN, ORANGE
 from affectlens.probing.features.dashboard import plain
 from affectlens.types import Json
 
-NUMBERS = ("score", "score_low", "score_high", "effect", "effect_low", "effect_high", "p", "p_adjusted", "n")
+NUMBERS = ("score", "score_low", "score_high", "n", "effect", "effect_low", "effect_high", "effect_n", "p",
+           "p_adjusted")  # fmt: skip
 OF_NODES = ("effect", "low", "high", "p_adjusted")
 COLOURS = {"up": BLUE, "down": ORANGE, "both": GREEN}
 Pattern = Float[np.ndarray, "query key"]
@@ -126,11 +127,15 @@ def _detail(graph: CircuitGraph, detail: Detail | None) -> Json:
     items = {room_of(graph.space, name): [[text, plain(value)] for text, value in some]
              for name, some in detail.items.items()}  # fmt: skip
     return {"tokens": list(detail.tokens), "items": items, "said": detail.items_are, "unit": detail.unit,
-            "patterns": {name: _rows(pattern) for name, pattern in detail.patterns.items()}}  # fmt: skip
+            "patterns": {name: rows_of(pattern) for name, pattern in detail.patterns.items()}}  # fmt: skip
 
 
-def _rows(pattern: Pattern) -> list[list[int]]:
-    """Thousandths, each query's row without the zeros at its end: most patterns are causal."""
+def rows_of(pattern: Pattern) -> list[list[int]]:
+    """Thousandths, each query's row without the zeros at its end: most patterns are causal.
+
+    Args:
+        pattern: of a head.
+    """
     whole = np.rint(1000 * pattern).astype(int)
     return [[int(value) for value in np.trim_zeros(row, "b")] for row in whole]
 

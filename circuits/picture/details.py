@@ -1,18 +1,21 @@
 """What a click on a head shows: where its attention goes in one text, and the texts on which its edges carry most."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
 from affectlens.circuits.graph import CircuitGraph
-from affectlens.circuits.picture.data import Detail
+from affectlens.circuits.picture.data import Detail, rows_of
 from affectlens.circuits.scoring import EdgeScores
 from affectlens.errors import CircuitError
 from affectlens.hooks import record
 from affectlens.model import LensModel
 from affectlens.patching.pairs import PatchPair
+from affectlens.paths import write_text
 
 
 def details_of(
@@ -49,6 +52,40 @@ def details_of(
     tokens = tuple(str(model.tokenizer.decode([one])) for one in prompt.ids)
     found = {} if scores is None else top_items(graph, pairs, scores, n=items)
     return Detail(tokens, patterns, found, unit=str(graph.meta.get("unit") or ""))
+
+
+def save_details(detail: Detail, path: Path) -> None:
+    """Write them as JSON, patterns in thousandths, as the page shows them.
+
+    Args:
+        detail: what to write.
+        path: of the file.
+    """
+    patterns = {head: rows_of(one) for head, one in detail.patterns.items()}
+    write_text(path, json.dumps(vars(detail) | {"patterns": patterns}))
+
+
+def load_details(path: Path) -> Detail:
+    """Read what :func:`save_details` wrote.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        CircuitError: if it is damaged.
+    """
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        tokens, items = tuple(told["tokens"]), {node: [(str(text), float(value)) for text, value in some]
+                                                for node, some in told["items"].items()}  # fmt: skip
+        patterns = {head: np.zeros((len(tokens), len(tokens))) for head in told["patterns"]}
+        for head, rows in told["patterns"].items():
+            for at, row in enumerate(rows):
+                patterns[head][at, : len(row)] = np.array(row) / 1000
+        return Detail(**told | {"tokens": tokens, "patterns": patterns, "items": items})
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OSError) as error:
+        said = str(error).splitlines()[0]
+        raise CircuitError(f"{path} is damaged ({said}): remove it, and the report is drawn without it.") from None
 
 
 def important(graph: CircuitGraph, top: int) -> list[str]:

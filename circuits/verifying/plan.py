@@ -49,7 +49,8 @@ class Amounts:
 
 
 def cost(n_pairs: int, amounts: Amounts | None = None, *, choosing: int = 0) -> pd.DataFrame:
-    """The forward passes that each part takes, at most: a small circuit has fewer edges and nodes to drop.
+    """The forward passes that each part takes, at most: a small circuit has fewer edges and nodes to drop, and of
+    circuits that are equal one is run.
 
     Args:
         n_pairs: held-out pairs.

@@ -13,11 +13,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from affectlens.circuits.numbering import exact_effects
 from affectlens.circuits.space import EdgeSpace
 from affectlens.circuits.verifying.ratios import UNIT
 from affectlens.circuits.verifying.removing import DRAWN, FIRST
 from affectlens.patching import agreeing
-from affectlens.stats import Estimate, Weights, binomial, estimate, sign_flips
+from affectlens.stats import Estimate, binomial
 
 MARGIN = 0.01  # of the gap
 _FIGURES = {"spearman": (agreeing.rank_correlation, (-1.0, 1.0)), "sign": (agreeing.sign_agreement, (0.0, 1.0)),
@@ -53,20 +54,11 @@ def compared(edges: pd.DataFrame, effects: pd.DataFrame, gap: float, *, seed: in
         gap: between full and none.
         seed: of bootstrap and flips.
     """  # fmt: skip
-    total, n = _by_scene(edges, effects)
-    margin, rows = MARGIN * abs(gap), []
-    for column in range(len(edges)):
-
-        def mean(weights: Weights, column: int = column) -> np.ndarray:
-            return (weights @ total[:, column]) / (weights @ n)
-
-        found = estimate(mean, len(n), UNIT, seed=seed, bounds=None)
-        rows.append({"effect": found.value, "low": found.low, "high": found.high, "n": found.n,
-                     "is_nothing": bool(found.low >= -margin and found.high <= margin)})  # fmt: skip
-    tested = sign_flips(total / n.mean(), seed=seed)
-    out = edges.reset_index(drop=True).join(pd.DataFrame(rows))
-    out = out.assign(p=tested.p, p_adjusted=tested.p_adjusted)
-    return out.assign(predicted_nothing=np.abs(out["estimate"]) <= margin)
+    exact, margin = exact_effects(effects, seed=seed)[0], MARGIN * abs(gap)
+    exact = exact.rename(columns={"effect_low": "low", "effect_high": "high"}).drop(columns="effect_n")
+    out = edges.reset_index(drop=True).join(exact, on="edge").assign(n=effects["group"].nunique())
+    nothing = (out["low"] >= -margin) & (out["high"] <= margin)
+    return out.assign(predicted_nothing=out["estimate"].abs() <= margin, is_nothing=nothing)
 
 
 def agreement(edges: pd.DataFrame, effects: pd.DataFrame) -> dict[str, Estimate]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from affectlens.circuits.linking import on
 from affectlens.circuits.space import Edges, EdgeSpace
 
 EDGE, NODE, PAIR = "edge", "node", "pair of edges"
@@ -28,16 +29,6 @@ class Drop:
     parts: tuple[str, ...] = ()  # of a pair, its two edges
 
 
-def nodes_of(edges: Edges) -> Int[np.ndarray, " node"]:
-    """The rows of the senders in a circuit, the embedding left out.
-
-    Args:
-        edges: the circuit.
-    """
-    rows = np.flatnonzero(edges.any(1))
-    return rows[rows != 0]
-
-
 def without_nodes(edges: Edges, rows: Sequence[int] | Int[np.ndarray, " node"]) -> Edges:
     """Edges but those that leave some nodes.
 
@@ -50,15 +41,16 @@ def without_nodes(edges: Edges, rows: Sequence[int] | Int[np.ndarray, " node"]) 
     return out
 
 
-def node_sets(edges: Edges, n: int, *, seed: int = 0) -> list[Int[np.ndarray, " node"]]:
+def node_sets(space: EdgeSpace, circuit: Edges, n: int, *, seed: int = 0) -> list[Int[np.ndarray, " node"]]:
     """Random sets of a circuit's nodes, from one to half of them: their sizes are spread evenly over logarithms.
 
     Args:
-        edges: the circuit.
+        space: of the model.
+        circuit: its edges.
         n: how many sets are drawn; those drawn twice count once.
         seed: of the draw.
     """
-    rows = nodes_of(edges)
+    rows = np.flatnonzero(on(space, circuit))
     if not len(rows):
         return []
     rng = np.random.default_rng(seed)
@@ -87,7 +79,7 @@ def drops(space: EdgeSpace, circuit: Edges, scores: np.ndarray, n: int, *, seed:
         left[row, column] = False
         names.append(space.name(int(row), int(column)))
         out.append(Drop(EDGE, names[-1], how, left))
-    rows = nodes_of(circuit)
+    rows = np.flatnonzero(on(space, circuit))
     ordered = rows[np.argsort(-size[rows].sum(1), kind="stable")]
     for row, how in _pick(ordered, n // 2, rng):
         out.append(Drop(NODE, space.senders[int(row)], how, without_nodes(circuit, [int(row)])))

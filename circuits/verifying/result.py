@@ -76,6 +76,11 @@ class Verification:
         """The smallest share of the edges from which on f stays within [0.8, 1.2]; infinite if there is none."""
         return self.estimate("size")
 
+    @property
+    def worst(self) -> tuple[str, ...]:
+        """The nodes of the random set without which circuit and model differ most; none if no set was run."""
+        return tuple(self.sets.loc[self.sets["worst"], "names"].iloc[0].split()) if len(self.sets) else ()
+
     def has(self, name: str) -> bool:
         """Whether there is such a figure.
 
@@ -90,7 +95,8 @@ class Verification:
         Args:
             name: ``gap, cpr, cmd, size``; of the tested size ``f, complement, lead`` (f less the complement's),
                 ``above_random`` (f less the random circuits' mean, with the rank's p), ``near_random`` (the share
-                of them that is as near to 1), ``incompleteness``, the shares of edges ``needed`` and ``superfluous``,
+                of them that is as near to 1), ``incompleteness`` (without random sets of nodes, on average) and
+                ``incompleteness, worst`` (without :attr:`worst`), the shares of edges ``needed`` and ``superfluous``,
                 and of the edges ``spearman, sign, slope, nothing``.
 
         Raises:

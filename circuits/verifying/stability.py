@@ -7,42 +7,21 @@ domain; they are no confidence intervals.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from affectlens.circuits.linking import on
+from affectlens.circuits.overlapping import jaccard
 from affectlens.circuits.scoring import EdgeScores
-from affectlens.circuits.space import Edges
-from affectlens.circuits.verifying.removing import nodes_of
+from affectlens.circuits.space import Edges, EdgeSpace
 
 BOOTSTRAP, HALVES, LEFT, OWN, RANDOM = "bootstrap", "halves", "leave one domain out", "one domain", "random circuits"
 COLUMNS = ["kind", "edges", "edges_low", "edges_high", "nodes", "nodes_low", "nodes_high", "selections", "least", "n",
            "note"]  # fmt: skip
+Two = tuple[Edges, Edges]
 Select = Callable[[Float[np.ndarray, "sender receiver"]], Edges]
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """Of two circuits."""
-
-    edges: float
-    nodes: float
-    name: str = ""
-
-
-def overlap(a: Edges, b: Edges, name: str = "") -> Overlap:
-    """Jaccard's index of edges and of nodes; of two empty circuits 1.
-
-    Args:
-        a: a circuit.
-        b: another.
-        name: what the two are.
-    """
-    mine, theirs = set(nodes_of(a).tolist()), set(nodes_of(b).tolist())
-    either, joint = int((a | b).sum()), len(mine | theirs)
-    return Overlap(int((a & b).sum()) / either if either else 1.0, len(mine & theirs) / joint if joint else 1.0, name)
 
 
 def stability(
@@ -66,28 +45,30 @@ def stability(
         total = np.tensordot(weight.astype(np.float32), scores.values, axes=1) / weight.sum()
         return select(np.asarray(total, dtype=np.float64))
 
-    found: dict[str, list[Overlap]] = {BOOTSTRAP: [], HALVES: []}
+    found: dict[str, list[Two]] = {BOOTSTRAP: [], HALVES: []}
     for _ in range(resamples if n > 1 else 0):
-        found[BOOTSTRAP].append(overlap(again(rng.multinomial(n, np.full(n, 1 / n))[group]), circuit))
+        found[BOOTSTRAP].append((again(rng.multinomial(n, np.full(n, 1 / n))[group]), circuit))
         first = np.isin(group, rng.permutation(n)[: n // 2])
-        found[HALVES].append(overlap(again(first), again(~first)))
+        found[HALVES].append((again(first), again(~first)))
     domain = scores.pairs["domain"].fillna("").astype(str) if "domain" in scores.pairs else pd.Series("", index=group)
     there = sorted(set(domain) - {""})
     many = there if len(there) > 1 else []
-    found[LEFT] = [overlap(again((domain != one).to_numpy()), circuit, one) for one in many]
-    found[OWN] = [overlap(again((domain == one).to_numpy()), circuit, one) for one in many]
-    found[RANDOM] = [overlap(one, circuit) for one in randoms]
-    return pd.DataFrame([_row(kind, overlaps, n) for kind, overlaps in found.items()], columns=COLUMNS)
+    found[LEFT] = [(again((domain != one).to_numpy()), circuit) for one in many]
+    found[OWN] = [(again((domain == one).to_numpy()), circuit) for one in many]
+    found[RANDOM] = [(one, circuit) for one in randoms]
+    rows = [_row(scores.space, kind, twos, many, n) for kind, twos in found.items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _row(kind: str, overlaps: Sequence[Overlap], n: int) -> dict[str, object]:
-    if not overlaps:
+def _row(space: EdgeSpace, kind: str, twos: Sequence[Two], domains: Sequence[str], n: int) -> dict[str, object]:
+    if not twos:
         why = "not applicable: one domain alone" if kind in (LEFT, OWN) else "not run: no selection was asked for"
         return {"kind": kind, "selections": 0, "n": n, "note": why, "least": ""}
-    row: dict[str, object] = {"kind": kind, "selections": len(overlaps), "n": n, "note": ""}
-    ends = (0.0, 1.0) if kind in (LEFT, OWN) else (0.025, 0.975)
-    for what in ("edges", "nodes"):
-        shared = np.array([getattr(one, what) for one in overlaps])
-        low, high = np.quantile(shared, ends)
+    named = kind in (LEFT, OWN)
+    row: dict[str, object] = {"kind": kind, "selections": len(twos), "n": n, "note": ""}
+    edges = np.array([jaccard(a.ravel(), b.ravel()) for a, b in twos])
+    nodes = np.array([jaccard(on(space, a), on(space, b)) for a, b in twos])
+    for what, shared in (("edges", edges), ("nodes", nodes)):
+        low, high = np.quantile(shared, (0.0, 1.0) if named else (0.025, 0.975))
         row |= {what: float(shared.mean()), f"{what}_low": float(low), f"{what}_high": float(high)}
-    return row | {"least": min(overlaps, key=lambda one: one.edges).name}
+    return row | {"least": domains[int(edges.argmin())] if named else ""}

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from affectlens.circuits.linking import on
 from affectlens.circuits.scoring import EdgeScores
 from affectlens.circuits.space import Edges
 from affectlens.circuits.verifying import completing, needing, predicting, ranking, removing
 from affectlens.circuits.verifying.plan import FEWER, Amounts, cost
 from affectlens.circuits.verifying.ratios import Sums
 from affectlens.circuits.verifying.result import Verification
-from affectlens.circuits.verifying.running import Bench
+from affectlens.circuits.verifying.running import Passes
 from affectlens.circuits.verifying.sizing import kept, rest, to_test
 from affectlens.circuits.verifying.stability import stability
 from affectlens.circuits.verifying.tabling import divides, facts_of, rows_of, statistics
@@ -30,7 +31,7 @@ from affectlens.stats import band
 class _Work:
     """What has been chosen and run so far."""
 
-    bench: Bench
+    passes: Passes
     pairs: Sequence[PatchPair]
     scores: EdgeScores
     amounts: Amounts
@@ -40,7 +41,7 @@ class _Work:
     parts: list[pd.DataFrame] = field(default_factory=list)
 
     def run(self, part: str, circuits: dict[str, Edges]) -> None:
-        self.parts.append(self.bench.values(part, circuits, self.pairs))
+        self.parts.append(self.passes.values(part, circuits, self.pairs))
 
     @property
     def values(self) -> pd.DataFrame:
@@ -79,12 +80,12 @@ def verify(
     asked, used = amounts or Amounts(), tools or Tools.of(rule)
     _check(scores, pairs, choosing, asked, size)
     mean = scores.mean()
-    bench = Bench(model, metric, scores.space, used, None if keep is None else Path(keep), memory, progress)
-    work = _Work(bench, pairs, scores, asked, seed, mean, dict(used.select(scores.space, mean, asked.fractions)))
+    passes = Passes(model, metric, scores.space, used, None if keep is None else Path(keep), memory, progress)
+    work = _Work(passes, pairs, scores, asked, seed, mean, dict(used.select(scores.space, mean, asked.fractions)))
     work.run("curve", _curve(work))
     facts = facts_of(scores, metric, pairs, asked, rule, seed)
     facts |= {"passes": cost(len(pairs), asked, choosing=len(choosing)).to_dict("records")}
-    facts |= {"sizes": [[one, int(it.sum()), len(removing.nodes_of(it))] for one, it in work.circuits.items()]}
+    facts |= {"sizes": [[one, int(it.sum()), int(on(scores.space, it).sum())] for one, it in work.circuits.items()]}
     if not divides(Sums.of(work.values), seed):
         return Verification(**statistics(work.values, asked, None, seed=seed), values=work.values, meta=facts)
     if not any(work.circuits[one].any() for one in asked.proper):
@@ -100,22 +101,21 @@ def verify(
 def _tested(work: _Work, at: float, facts: dict[str, object]) -> Verification:
     """Everything that is run at one size."""
     space, circuit, asked, seed = work.scores.space, work.circuits[at], work.amounts, work.seed
-    drawn = list(work.bench.tools.randomise(space, circuit, asked.randoms, seed=seed))
-    work.run("randoms", _randoms(work, at, drawn))
-    sets = removing.node_sets(circuit, asked.sets, seed=seed)
+    drawn = list(work.passes.tools.randomise(space, circuit, asked.randoms, seed=seed))
+    sets = removing.node_sets(space, circuit, asked.sets, seed=seed)
     without = {completing.cut_circuit(i): removing.without_nodes(circuit, rows) for i, rows in enumerate(sets)}
     without |= {completing.cut_model(i): removing.without_nodes(space.allowed, rows) for i, rows in enumerate(sets)}
-    work.run("sets", without)
     plan = removing.drops(space, circuit, work.mean, asked.drops, seed=seed)
-    work.run("drops", {needing.dropped(i): one.left for i, one in enumerate(plan)})
+    left = {needing.dropped(i): one.left for i, one in enumerate(plan)}
     paths = removing.inflated(space, circuit, asked.references if plan else 0, seed=seed)
     more = {f"more {i}": one for i, (one, _) in enumerate(paths)}
-    work.run("references", more | {f"less {i}": one for i, (_, one) in enumerate(paths)})
+    fewer = {f"less {i}": one for i, (_, one) in enumerate(paths)}
+    work.run("tests", _randoms(work, at, drawn) | without | left | more | fewer)  # each call runs the texts anew
     edges = predicting.chosen_edges(space, work.mean, asked.patches, seed=seed)
-    effects = work.bench.patch(list(edges["edge"]), work.pairs)
+    effects = work.passes.patch(list(edges["edge"]), work.pairs)
 
     def again(scores: Float[np.ndarray, "sender receiver"]) -> Edges:
-        return work.bench.tools.select(space, scores, (at,))[at]
+        return work.passes.tools.select(space, scores, (at,))[at]
 
     stable = stability(work.scores, again, circuit, drawn, resamples=asked.resamples, seed=seed)
     names = [[space.senders[int(row)] for row in rows] for rows in sets]
@@ -137,7 +137,7 @@ def _randoms(work: _Work, at: float, drawn: Sequence[Edges]) -> dict[str, Edges]
     few = work.amounts.randoms // FEWER
     for other in work.amounts.proper:
         if other != at and few:
-            more = work.bench.tools.randomise(work.scores.space, work.circuits[other], few, seed=work.seed)
+            more = work.passes.tools.randomise(work.scores.space, work.circuits[other], few, seed=work.seed)
             out |= {ranking.drawn(other, i): one for i, one in enumerate(more)}
     return out
 
@@ -146,7 +146,7 @@ def _size(work: _Work, choosing: Sequence[PatchPair]) -> tuple[float, str]:
     """The size to test, the one at 0.8 on the pairs that choose it; and which those are."""
     fractions, sums, chosen_on = work.amounts.fractions, Sums.of(work.values), "held-out pairs"
     if choosing:
-        theirs = work.bench.values("choosing", {kept(one): work.circuits[one] for one in fractions}, choosing)
+        theirs = work.passes.values("choosing", {kept(one): work.circuits[one] for one in fractions}, choosing)
         if divides(Sums.of(theirs), work.seed):
             sums, chosen_on = Sums.of(theirs), "discovery pairs"
     whole = band([sums.one(kept(one)) for one in fractions], len(sums.n), seed=work.seed)

@@ -64,9 +64,8 @@ def statistics(
     drawn = ranking.randoms(sums, amounts.proper)
     if ranked := ranking.rank(sums, at, seed=seed):
         figures |= {"above_random": ranked, "near_random": ranking.near(sums, at)}
-    missed, mean = completing.incompleteness(sums, sets, seed=seed)
-    if mean:
-        figures["incompleteness"] = mean
+    missed, complete = completing.incompleteness(sums, sets, seed=seed)
+    figures |= complete
     dropped, references = pd.DataFrame(), _references(sums)
     if plan:
         dropped = needing.superfluous(needing.costs(sums, kept(at), plan, seed=seed), references["cost"].to_numpy())

@@ -1,9 +1,11 @@
 """What a verification found, in sentences. What undoes the circuit comes first."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from affectlens.circuits.verifying.completing import MEAN, WORST
 from affectlens.circuits.verifying.needing import LEVEL
 from affectlens.circuits.verifying.removing import ALL, EDGE, FIRST, NODE, PAIR
 from affectlens.circuits.verifying.sizing import WITHIN
@@ -12,6 +14,8 @@ from affectlens.stats import Estimate, detectable
 
 if TYPE_CHECKING:
     from affectlens.circuits.verifying.result import Verification
+
+NAMED = 3  # nodes of a set that a sentence names
 
 
 def summary(found: "Verification") -> list[str]:
@@ -48,6 +52,19 @@ def percent(share: float) -> str:
         share: of all edges; infinite is none.
     """
     return "none" if share == float("inf") else f"{100 * share:g}%"
+
+
+def without(nodes: Sequence[str]) -> str:
+    """A set of nodes that is left out; of a large one the first.
+
+    >>> without(["L2.H1"]), without(["L0.H0", "L0.H1", "L1.H3", "L2.H1", "L2.mlp_out"])
+    ('without L2.H1', 'without L0.H0, L0.H1, L1.H3 and 2 more')
+
+    Args:
+        nodes: their names.
+    """
+    more = len(nodes) - NAMED
+    return "without " + ", ".join(nodes[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def ends(found: Estimate) -> str:
@@ -140,7 +157,8 @@ def _sets(found: "Verification") -> list[str]:
     n, differ = len(found.sets), int(found.sets["differs"].sum())
     return [
         f"Completeness: without {n} random sets of the circuit's nodes, circuit and model differ by "
-        f"{found.estimate('incompleteness')} in f on average; {differ} of {n} differences are told from zero (max-T)."
+        f"{found.estimate(MEAN)} in f on average, and by {found.estimate(WORST)} in the worst, {without(found.worst)}; "
+        f"{differ} of {n} differences are told from zero (max-T)."
     ]
 
 

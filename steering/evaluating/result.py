@@ -1,6 +1,5 @@
 """``SteeringReport``: what an evaluation of steering found, which says, draws, saves and tabulates itself."""
 
-import json
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from affectlens.errors import SteerError
-from affectlens.paths import write_parquet, write_text
 from affectlens.steering.evaluating.frames import CHOOSE, REPORT, checked, judges_of
+from affectlens.tables import load_tables, save_tables
 from affectlens.types import Json
 
 if TYPE_CHECKING:
@@ -149,9 +148,7 @@ class SteeringReport:
             folder: of the run.
         """
         home = Path(folder) / "results"
-        for name in TABLES:
-            write_parquet(home / f"{name}.parquet", getattr(self, name))
-        write_text(home / "steering.json", json.dumps(self.facts, indent=1))
+        save_tables(home / FILE, self.facts, {f"{name}.parquet": getattr(self, name) for name in TABLES})
 
     @classmethod
     def load(cls, folder: str | Path) -> "SteeringReport":
@@ -161,17 +158,13 @@ class SteeringReport:
             folder: of the run.
 
         Raises:
-            SteerError: if there is none, or it is damaged.
+            RunError: if there is none, or it is damaged.
         """
-        home = Path(folder) / "results"
-        if not (home / "steering.json").is_file():
-            raise SteerError(f"{folder} holds no finished evaluation: it has no results/steering.json.")
-        try:
-            facts = json.loads((home / "steering.json").read_text(encoding="utf-8"))
-            return cls(**{name: pd.read_parquet(home / f"{name}.parquet") for name in TABLES}, facts=facts)
-        except (ValueError, OSError) as error:
-            first = str(error).splitlines()[0]
-            raise SteerError(f"The evaluation in {folder} is damaged ({first}): run it anew.") from None
+        facts, tables = load_tables(
+            Path(folder) / "results" / FILE, {name: f"{name}.parquet" for name in TABLES},
+            missing=f"{folder} holds no finished evaluation: it has no results/{FILE}.", again="run it anew",
+        )  # fmt: skip
+        return cls(**{name: tables.get(name, pd.DataFrame()) for name in TABLES}, facts=facts)
 
     def __repr__(self) -> str:
         n, judges = len(self.replies), ", ".join(judges_of(self.replies))
@@ -191,6 +184,7 @@ class SteeringReport:
         ipython.display(self.plot())
 
 
+FILE = "steering.json"
 TABLES = tuple(one.name for one in fields(SteeringReport) if one.name != "facts")
 
 

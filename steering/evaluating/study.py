@@ -173,7 +173,6 @@ def reload(folder: Path) -> tuple[Run, SteeringReport]:
         folder: of a finished run.
 
     Raises:
-        RunError: if the folder holds no steering run.
-        SteerError: if it is not finished.
+        RunError: if the folder holds no steering run, or one that is not finished.
     """
     return _reopen(folder), SteeringReport.load(folder)

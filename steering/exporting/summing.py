@@ -60,7 +60,7 @@ def constant(plan: SteeringPlan) -> dict[Site, Float[np.ndarray, " d"]]:
             raise SteerError(
                 f"A file holds only what is added to every token alike, and {term.direction.emotion} at "
                 f"{term.direction.site} has {_other(term)}: export a plan with operator add, positions all, schedule "
-                "constant and no gate, or steer with affectlens.steering.steer."
+                "constant, no gate and no loop, or steer with affectlens.steering.steer."
             )
     sums = {site: _sum(terms) for site, terms in plan.acting.items()}
     kept = {site: total for site, total in sums.items() if np.any(total)}
@@ -79,6 +79,8 @@ def _other(term: Term) -> str:
         return f"operator {term.operator}"
     if term.gate:
         return "a gate"
+    if term.loop:
+        return "a loop"
     timing = term.timing
     return f"positions {timing.place}" if timing.place != "all" else f"schedule {timing.schedule}"
 

@@ -2,7 +2,7 @@
 (() => {
 const $ = id => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
-const NUMBERS = ["score", "score_low", "score_high", "effect", "effect_low", "effect_high", "p", "p_adjusted", "n"];
+const NUMBERS = ["score", "score_low", "score_high", "n", "effect", "effect_low", "effect_high", "effect_n", "p", "p_adjusted"];
 const DASH = { k: "7 4", v: "2 3.5" }, PORT = { q: "queries", k: "keys", v: "values", mlp: "MLP", end: "end" };
 const DRAWN = 2500, FIRST = 300, LISTED = 40, FAR = 7;
 const index = new Map(data.rooms.map((room, i) => [room.name, i]));
@@ -211,9 +211,9 @@ function moved(event) {
 }
 function numbers(row) {
   const tested = row.p === null ? "" : `, p ${digits(row.p)}` + (row.p_adjusted === null ? "" : `, adjusted ${digits(row.p_adjusted)}`);
-  return [`score, estimated: ${within(row.score, row.score_low, row.score_high)} ${unit()}`,
-    row.effect === null ? "not patched exactly" : `exact effect: ${within(row.effect, row.effect_low, row.effect_high)} ${unit()}${tested}`,
-    row.n === null ? "" : `${count(row.n)} pairs`].filter(Boolean);
+  const of = n => n === null ? "" : `, ${count(n)} pairs`;
+  return [`score, estimated: ${within(row.score, row.score_low, row.score_high)} ${unit()}${of(row.n)}`,
+    row.effect === null ? "not patched exactly" : `exact effect: ${within(row.effect, row.effect_low, row.effect_high)} ${unit()}${of(row.effect_n)}${tested}`];
 }
 const entering = row => row.port === "mlp" || row.port === "end" ? "" : `, ${PORT[row.port]}`;
 const edgeName = row => `${label(data.rooms[row.from])} → ${label(data.rooms[row.to])}${entering(row)}`;
@@ -357,13 +357,14 @@ function fill(i) {
 function listed(title, rows, side) {
   if (!rows.length) return [make("h3", {}, title), make("p", { class: "soft" }, "no edge of this circuit")];
   const sorted = [...rows].sort((a, b) => Math.abs(b.score ?? 0) - Math.abs(a.score ?? 0)), shown = sorted.slice(0, LISTED);
+  const pairs = row => [row.n === null ? "" : count(row.n), row.effect_n === null ? null : make("span", { class: "under" }, `${count(row.effect_n)} exact`)];
   const stacked = (value, low, high) => [make("span", {}, digits(value)), low === null ? null : make("span", { class: "under" }, `[${digits(low)}, ${digits(high)}]`)];
   const cells = row => [stacked(row.score, row.score_low, row.score_high), row.effect === null ? ["not patched"] : stacked(row.effect, row.effect_low, row.effect_high),
-    [make("span", {}, digits(row.p)), row.p_adjusted === null ? null : make("span", { class: "under" }, digits(row.p_adjusted))], [row.n === null ? "" : count(row.n)]];
+    [make("span", {}, digits(row.p)), row.p_adjusted === null ? null : make("span", { class: "under" }, digits(row.p_adjusted))], pairs(row)];
   const line = row => make("tr", { onmouseenter: () => focusOn([row]), onmouseleave: clear },
     make("td", {}, make("button", { class: "plain", type: "button", onfocus: () => focusOn([row]), onblur: clear, onclick: () => open(row[side], true) }, label(data.rooms[row[side]])), ` ${row.port === "mlp" || row.port === "end" ? "" : row.port}`),
     ...cells(row).map(parts => make("td", {}, ...parts)));
-  const heads = [side, "score", "exact effect", "p", "n"];
+  const heads = [side, "score", "exact effect", "p", "pairs"];
   return [make("h3", {}, `${title} (${count(rows.length)})`),
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, make("table", {}, make("thead", {}, make("tr", {}, ...heads.map(text => make("th", {}, text, text === "p" ? make("span", { class: "under" }, "adjusted") : null)))), make("tbody", {}, ...shown.map(line)))),
     ...(rows.length > LISTED ? [make("p", { class: "soft" }, `The ${LISTED} largest of ${count(rows.length)}.`)] : [])];

@@ -1,0 +1,100 @@
+"""Prompts as tokens, just as :func:`affectlens.steering.write` lays them out."""
+
+from threading import Lock
+from typing import Any
+
+from affectlens.errors import CaptureError
+from affectlens.layouts import Message, lay_out
+from affectlens.model import LensModel
+from affectlens.steering.serving.refusals import Refusal
+from affectlens.steering.serving.schemas import ChatAsked, Said, TextAsked
+from affectlens.texts import as_table
+
+TOO_LONG = "context_length_exceeded"
+
+
+class Prompts:
+    """Tokenises prompts, one at a time: a tokenizer changes while it works.
+
+    Args:
+        model: whose tokenizer and template are used.
+        n_ctx: tokens that prompt and reply may have together.
+    """
+
+    def __init__(self, model: LensModel, n_ctx: int) -> None:
+        self.model, self.n_ctx = model, n_ctx
+        self._lock = Lock()
+
+    def chat(self, asked: ChatAsked) -> tuple[int, ...]:
+        """A conversation's tokens.
+
+        Args:
+            asked: the request.
+
+        Raises:
+            Refusal: messages that the template refuses, or that are longer than the context.
+        """
+        if not getattr(self.model.tokenizer, "chat_template", None):
+            raise Refusal(400, f"{self.model.name} has no chat template: ask /v1/completions.", param="messages")
+        if asked.messages[-1].role == "assistant":
+            raise Refusal(400, "The last message is the assistant's: end with the user's.", param="messages")
+        return self._laid_out([_message(said) for said in asked.messages], "messages")
+
+    def text(self, asked: TextAsked) -> tuple[int, ...]:
+        """The tokens of a text that is gone on with.
+
+        Args:
+            asked: the request.
+
+        Raises:
+            Refusal: several prompts, tokens that don't exist, or more than the context holds.
+        """
+        prompt: Any = asked.prompt
+        if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
+            if len(prompt) > 1:
+                raise Refusal(400, f"{len(prompt)} prompts are given: ask for each by itself.", param="prompt")
+            prompt = prompt[0]
+        if isinstance(prompt, str):
+            return self._laid_out(prompt, "prompt")
+        if not isinstance(prompt, list) or not prompt or not all(type(token) is int for token in prompt):
+            raise Refusal(400, "prompt: write a text, a list of one text, or a list of tokens.", param="prompt")
+        size = len(self.model.tokenizer)
+        wrong = next((token for token in prompt if not 0 <= token < size), None)
+        if wrong is not None:
+            raise Refusal(400, f"Token {wrong} is not known: there are {size}, from 0.", param="prompt")
+        if len(prompt) > self.n_ctx:
+            raise self._too_long(len(prompt), "prompt")
+        return tuple(prompt)
+
+    def _laid_out(self, prompt: str | list[Message], param: str) -> tuple[int, ...]:
+        with self._lock:
+            self._check_roughly(prompt, param)
+            try:
+                frame = as_table([prompt]).frame()
+                frame["id"] = "prompt"
+                (layout,) = lay_out(self.model, frame, chat=param == "messages")
+            except CaptureError as error:
+                code = TOO_LONG if "context" in str(error) else None
+                raise Refusal(400, str(error), param=param, code=code) from None
+        if len(layout.ids) > self.n_ctx:
+            raise self._too_long(len(layout.ids), param)
+        return tuple(layout.ids)
+
+    def _check_roughly(self, prompt: str | list[Message], param: str) -> None:
+        """Refuse what is far too long before it is laid out, which takes its time for each token and message."""
+        texts = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
+        sure = "".join(texts).encode("utf-8", "replace").decode()
+        if len(sure) <= self.n_ctx:
+            return
+        count = len(self.model.tokenizer.backend_tokenizer.encode(sure, add_special_tokens=False).ids)
+        if count > 2 * self.n_ctx:
+            raise self._too_long(count, param)
+
+    def _too_long(self, count: int, param: str) -> Refusal:
+        sentence = f"The prompt has {count} tokens, and the context holds {self.n_ctx}: shorten it."
+        return Refusal(400, sentence, param=param, code=TOO_LONG)
+
+
+def _message(said: Said) -> Message:
+    content = said.content if isinstance(said.content, str) else "".join(part.text for part in said.content)
+    return {"role": "system" if said.role == "developer" else said.role, "content": content}
