@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from affectlens.lazy import lazily
 
 if TYPE_CHECKING:
-    from affectlens.steering import evaluating, exporting, extracting, judging
+    from affectlens.steering import dynamics, engines, evaluating, exporting, extracting, judging, serving, talking
     from affectlens.steering.applying import steer
     from affectlens.steering.directions import Direction, Directions
     from affectlens.steering.evaluating.result import SteeringReport, report_on
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from affectlens.steering.writing import stream, write
 
 _FROM = {
-    "": ("evaluating", "exporting", "extracting", "judging"), "applying": ("steer",),
+    "": ("dynamics", "engines", "evaluating", "exporting", "extracting", "judging", "serving", "talking"),
+    "applying": ("steer",),
     "directions": ("Direction", "Directions"), "evaluating.result": ("SteeringReport", "report_on"),
     "evaluating.study": ("evaluate",), "evaluating.work": ("Scale",), "exporting": ("export", "import_directions"),
     "extracting": ("cosine_heat", "cosines", "extract", "from_decoder", "placebos", "score_curve", "select_parts"),
@@ -55,8 +56,10 @@ __all__ = [
     "bundled",
     "cosine_heat",
     "cosines",
+    "dynamics",
     "encoder_judge",
     "endpoint_judge",
+    "engines",
     "evaluate",
     "evaluating",
     "export",
@@ -77,8 +80,10 @@ __all__ = [
     "report_on",
     "score_curve",
     "select_parts",
+    "serving",
     "steer",
     "stream",
+    "talking",
     "write",
 ]
 __getattr__, __dir__ = lazily(__name__, {name: module for module, names in _FROM.items() for name in names})

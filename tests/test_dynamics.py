@@ -51,6 +51,11 @@ TEMPLATE = MESSAGES + "{% if add_generation_prompt %}<assistant>{% endif %}"
 # ---------------------------------------------------------------------------------------------------------- the rules
 
 
+def drawn(figure: Any) -> list[Any]:
+    """A figure's traces."""
+    return list(figure.data)
+
+
 def step_of(rule: FirstOrder | SecondOrder, height: float = 0.4, turns: int = 60) -> np.ndarray:
     """The rule's valence under a constant reading from turn 0 on."""
     readings = np.zeros((turns, 3))
@@ -136,7 +141,7 @@ class Judged:
     def judge(self, texts: Sequence[str], *, progress: bool | None = None) -> Verdicts:
         rows = {"j": (1.0, 0.0, 0.0), "s": (0.0, 1.0, 0.0), "h": (0.5, 0.0, 0.5)}
         p = np.array([rows.get(text[:1], (np.nan,) * 3) for text in texts]).reshape(-1, 3)
-        return Verdicts(self.name, self.labels, p, np.isnan(p).any(1))
+        return Verdicts(self.name, self.labels, p, np.array([bool(np.isnan(row[0])) for row in p]))
 
     def trust(self) -> pd.DataFrame:
         return pd.DataFrame()
@@ -341,6 +346,15 @@ def test_smoothing_stays_inside_the_phase() -> None:
     assert measuring.settling(values, PUSH, window=5) == 0, "what was said under the push is no part of the recovery"
 
 
+def test_the_band_is_of_the_noise_of_calm_plain_replies() -> None:
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"protocol": "push", "script": np.repeat(list("abcdef"), 400), "turn": list(range(400)) * 6})
+    rows = rows.assign(policy=PLAIN, level=0, measured=0.4 * rng.standard_normal(2400) + rows["script"].map(ord))
+    loud = rows.assign(policy=CLOSED, measured=99.0)
+    assert inferring.calm_band(pd.concat([rows, loud]), 4) == pytest.approx(0.4, rel=0.05)
+    assert inferring.calm_band(rows.assign(measured=1.0), 3) == measuring.BAND
+
+
 def test_the_null_by_turn_order_is_calibrated() -> None:
     """On replies without any order p is about uniform, whatever the figure."""
     levels = load_scripts(protocol="push", n=1)[0].levels
@@ -465,7 +479,7 @@ def tiny(home: Path) -> LensModel:
 
 
 def conducted(tiny: LensModel, vectors: Directions, out: Path, writer: Fake, **how: Any) -> tuple[Run, DynamicsReport]:
-    given: dict[str, Any] = {"scripts": (*spoken("push"), *spoken("ramp")), "window": 1, "own": 0.0}
+    given: dict[str, Any] = {"scripts": (*spoken("push"), *spoken("ramp")), "window": 1, "own": 0.0, "band": 0.1}
     setup = Setup(**given | how)
     return study(tiny, out=out, setup=setup, feed=Numbers(), instrument=Numbers("other"), directions=vectors,
                  writer=writer, progress=False)  # fmt: skip
@@ -560,7 +574,7 @@ def test_a_stopped_run_goes_on_behind_its_last_turn(
         reload(out)
     again = Fake()
     how: dict[str, Any] = {"feed": Numbers(), "instrument": Numbers("other"), "directions": vectors, "progress": False}
-    setup = Setup(scripts=(*spoken("push"), *spoken("ramp")), window=1, own=0.0)
+    setup = Setup(scripts=(*spoken("push"), *spoken("ramp")), window=1, own=0.0, band=0.1)
     _, report = study(tiny, out=out, setup=setup, writer=again, resume=True, **how)
     assert again.calls == 75 - 33
     pd.testing.assert_frame_equal(report.turns, done[1].turns)
@@ -585,7 +599,7 @@ def test_the_run_holds_its_report(done: tuple[Path, DynamicsReport], capsys: pyt
     assert (folder / "report.html").read_text() == page
     assert report.table().shape[0] == 10
     assert "<table" in report._repr_html_()
-    assert len(report.plot("ramp").data) >= 10
+    assert len(drawn(report.plot("ramp"))) >= 10
     assert report_on(report.turns, report.facts).facts == report.facts
 
 
@@ -615,14 +629,21 @@ def test_replies_are_what_each_alone_would_be(tiny: LensModel, vectors: Directio
     said = (("a cat sat", "it did so"), ("and the dog", ""))
     talk = [{"role": "user", "content": "a cat sat"}, {"role": "assistant", "content": "it did so"},
             {"role": "user", "content": "and the dog"}]  # fmt: skip
-    doses: list[dict[str, float]] = [{}, {"joy": 0.8}, {"sadness": 1.0, "joy": 0.2}, {}]
-    with writing(tiny, vectors, Decoding(8, 0.7, 0.95, 0)) as writer:
+    doses: list[dict[str, float]] = [{}, {"joy": 8.0}, {"sadness": 8.0, "joy": 1.0}, {"joy": -8.0}, {}]
+    decoding = Decoding(12, 0.2, 0.95, 0)
+    plans = []
+    with writing(tiny, vectors, decoding) as writer:
+        submit = writer.engine.submit
+        writer.engine.submit = lambda request, tell: plans.append(request.plan) or submit(request, tell)  # type: ignore
         found = writer([Asked(said, dose, 5) for dose in doses])
+    given = [{} if plan is None else {term.direction.emotion: term.dose for term in plan.terms} for plan in plans]
+    assert given == doses[:4]
+    assert len({one.text for one in found}) == 4, "the doses tell"
     for dose, one in zip(doses, found, strict=True):
         how: dict[str, Any] = {"doses": dose, "directions": vectors} if dose else {}
-        (alone,) = write(tiny, [talk], max_new_tokens=8, temperature=0.7, top_p=0.95, seed=5, progress=False, **how)
+        (alone,) = write(tiny, [talk], max_new_tokens=12, temperature=0.2, top_p=0.95, seed=5, progress=False, **how)
         assert one.text == alone.strip()
-    assert found[0] is found[3]
+    assert found[0] is found[4]
 
 
 def test_the_oldest_exchanges_give_way(tiny: LensModel) -> None:
@@ -653,7 +674,7 @@ def test_a_live_conversation_moves_and_doses(tiny: LensModel, vectors: Direction
     turns = talk.turns
     assert turns["dose.sadness"].tolist() == [0.0, 1.0]
     assert turns["valence"].tolist() == [0.0, talk.state.valence]
-    assert len(talk.plot().data) == 4
+    assert len(drawn(talk.plot())) == 4
     assert "sadness 1.00" in repr(talk)
     before = talk.state
     with pytest.raises(SteerError, match="say something"):
@@ -717,8 +738,9 @@ def test_the_command(typed: Callable[..., Any], tiny: LensModel, vectors: Direct
         ((), "Name a model"), (("x", "--rule", "third"), "choose first or second"),
         (("x", "--protocol", "fall"), "choose push, ramp or both"), (("x", "--bounds", "a"), "two ends"),
         (("x", "--turns", "9", "--dry-run"), "from 11 to 25"), (("x", "--resume", "y"), "leave out MODEL"),
-        (("--resume", "no-such-run"), "not a run folder"), (("x", "--probes", "p"), "--probes belongs to --feed probe"),
-        (("x", "--lexicon", "p"), "--lexicon belongs to --feed lexicon"), (("x", "--feed", "probe"), "needs their file"),
+        (("--resume", "no-such-run"), "not a run folder"), (("x", "--feed", "probe"), "needs their file"),
+        (("x", "--probes", "p"), "--probes belongs to --feed probe"),
+        (("x", "--lexicon", "p"), "--lexicon belongs to --feed lexicon"),
         (("x", "--feed", "ear"), "choose encoder, lexicon, probe, likelihood"),
     ],
 )  # fmt: skip

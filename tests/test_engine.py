@@ -329,8 +329,9 @@ def test_logits_that_are_lost_are_told(llama: LensModel) -> None:
 
 def test_a_plan_without_effect_is_refused_alone(llama: LensModel) -> None:
     model = tiny_model("llama", seed=5)
+    last: Any = model.blocks[1]
     with torch.no_grad():
-        model.blocks[1].self_attn.o_proj.weight.zero_()
+        last.self_attn.o_proj.weight.zero_()
     dead = plan_for(model, {"joy": 1.0}, directions=directions(model, joy="L1.z"))
     with Engine(Together(model)) as engine:
         told = Told()

@@ -42,6 +42,9 @@ def dynamics(
     history: Annotated[int, typer.Option(min=0, help="Exchanges that the model is shown.")] = 4,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest reply.")] = 32,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.7,
+    band: Annotated[
+        float | None, typer.Option(help="Replies within it count as settled. Default: twice the noise of calm ones.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Three scripts of one protocol, short replies.")] = False,
     out: given.Out = None,
     resume: given.Resume = None,

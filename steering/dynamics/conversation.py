@@ -59,7 +59,7 @@ class Conversation:
             ceiling=ceiling, nearest=nearest,
         )  # fmt: skip
         self.own, self.zero, self.history = own, np.asarray(zero, dtype=float), history
-        self.decoding = {"max_new_tokens": 64, "temperature": 0.7, "top_p": 0.95, "seed": 0} | decoding
+        self.decoding: dict[str, Any] = {"max_new_tokens": 64, "temperature": 0.7, "top_p": 0.95, "seed": 0} | decoding
         self.reset()
 
     def reset(self) -> None:

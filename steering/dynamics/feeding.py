@@ -49,7 +49,12 @@ class Feed(Protocol):
         ...
 
     def read(self, texts: Sequence[str], *, progress: bool | None = None) -> Readings:
-        """The readings of texts, in their order; no text's depends on the others."""
+        """The readings of texts, in their order; no text's depends on the others.
+
+        Args:
+            texts: any number.
+            progress: show a bar; by default where a person is looking.
+        """
         ...
 
 

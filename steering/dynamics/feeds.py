@@ -9,7 +9,10 @@ from affectlens.steering.dynamics.lexicons import LexiconFeed
 from affectlens.steering.dynamics.reading import JudgeFeed, ProbeFeed, encoder_feed
 
 FEEDS = ("encoder", "lexicon", "probe", "likelihood")
-NO_PROBES = "The feed by probes needs their file: fit them with affectlens probe MODEL --target category, and give --probes FILE."
+NO_PROBES = (
+    "The feed by probes needs their file: fit them with affectlens probe MODEL --target category, and give it by "
+    "--probes FILE."
+)
 
 
 def feed_of(

@@ -21,7 +21,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from affectlens.stats import DRAWS, Estimate, Statistic, Weights, detectable, estimate, sign_flips
-from affectlens.steering.dynamics.measuring import LAGS, PUSHED, RAMPED, figure_of, tracking
+from affectlens.steering.dynamics.measuring import BAND, LAGS, PUSHED, RAMPED, figure_of, tracking
 from affectlens.steering.dynamics.policies import CLOSED, CONTROLS, PLAIN, POLICIES
 from affectlens.steering.dynamics.scripts import Phases
 
@@ -70,6 +70,19 @@ def measured(rows: pd.DataFrame, protocol: str, *, sign: int = -1) -> Measured |
                    if (own["policy"] == policy).any()}  # fmt: skip
         states[rule] = grid(own[own["policy"] == CLOSED], "valence")
     return Measured(protocol, values, states, Phases.of(first["level"].tolist(), sign))
+
+
+def calm_band(rows: pd.DataFrame, window: int) -> float:
+    """Half the width within which replies count as settled: what smoothing leaves of the noise, twice.
+
+    Args:
+        rows: one a conversation and turn, with ``measured``.
+        window: of smoothing.
+    """
+    calm = rows[(rows["policy"] == PLAIN) & (rows["level"] == 0)]
+    by_turn = calm.groupby(["protocol", "script", "turn"])["measured"].mean()
+    noise = float((by_turn - by_turn.groupby(level=[0, 1]).transform("mean")).std())
+    return max(BAND, 2 * noise / np.sqrt(window))
 
 
 def figures(

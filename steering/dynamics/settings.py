@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from affectlens.errors import SteerError
-from affectlens.steering.dynamics.measuring import BAND, WINDOW
+from affectlens.steering.dynamics.measuring import WINDOW
 from affectlens.steering.dynamics.scripts import PROTOCOLS, TURNS, Script, load_scripts
 from affectlens.steering.dynamics.state import FirstOrder, Rule, SecondOrder
 
@@ -27,7 +27,8 @@ class Setup:
         max_new_tokens: the longest reply.
         temperature: 0 takes the likeliest token.
         top_p: sample from the likeliest tokens that have this probability together.
-        band: half the width within which replies count as settled.
+        band: half the width within which replies count as settled; by default twice the standard deviation of plain
+            replies to calm turns, smoothed, and 0.1 at least.
         window: turns over which they are smoothed.
         seed: of sampling, orders and bootstraps.
     """
@@ -46,7 +47,7 @@ class Setup:
     max_new_tokens: int = 32
     temperature: float = 0.7
     top_p: float = 0.95
-    band: float = BAND
+    band: float | None = None
     window: int = WINDOW
     seed: int = 0
 
@@ -57,8 +58,9 @@ class Setup:
             raise SteerError("These rules return to different baselines: compare them in two runs.")
         if set(self.protocols) - set(PROTOCOLS) or not self.protocols:
             raise SteerError(f"The protocols are {', '.join(self.protocols)}: choose push, ramp or both.")
-        if self.repeats < 1 or self.history < 0 or self.own < 0 or self.band <= 0 or self.window < 1:
-            raise SteerError("repeats and window are 1 or more, history and own 0 or more, and band is above 0.")
+        wrong = self.repeats < 1 or self.window < 1 or self.history < 0 or self.own < 0
+        if wrong or (self.band is not None and self.band <= 0):
+            raise SteerError("repeats and window are 1 or more, history and own 0 or more, and a band is above 0.")
 
     def spoken(self) -> list[Script]:
         """The scripts that are gone through.

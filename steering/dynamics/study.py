@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from affectlens.steering.directions import Directions
 from affectlens.steering.dynamics.dosing import Dosing
 from affectlens.steering.dynamics.feeding import Feed, axes_of
 from affectlens.steering.dynamics.feeds import feed_of, other_than, unlike
+from affectlens.steering.dynamics.inferring import calm_band
+from affectlens.steering.dynamics.measuring import BAND, WINDOW
 from affectlens.steering.dynamics.replying import Writer, writing
 from affectlens.steering.dynamics.result import DynamicsReport, report_on
 from affectlens.steering.dynamics.scripts import Script
@@ -144,7 +147,8 @@ def _facts(
         "repeats": setup.repeats, "own": setup.own, "full": setup.full, "ceiling": setup.ceiling,
         "nearest": setup.nearest, "emotions": [str(column).removeprefix("dose.") for column in doses],
         "history": setup.history, "max_new_tokens": setup.max_new_tokens, "temperature": setup.temperature,
-        "top_p": setup.top_p, "band": setup.band, "window": setup.window, "seed": setup.seed,
+        "top_p": setup.top_p, "band": setup.band or calm_band(turns, setup.window),
+        "window": setup.window, "seed": setup.seed,
         "dropped": int(turns["dropped"].sum()), "unread": int(turns["unread"].sum()),
         "mean_dose": total.to_dict("records"),
     }  # fmt: skip
@@ -152,7 +156,8 @@ def _facts(
 
 def _digest(setup: Setup, scripts: list[Script], directions: Directions, feed: Feed, instrument: Feed) -> str:
     """What replies that were written once depend on, and how they are read."""
-    said = [repr(setup), repr(scripts), feed.name, instrument.name]
+    written = replace(setup, band=BAND, window=WINDOW)  # these two only read
+    said = [repr(written), repr(scripts), feed.name, instrument.name]
     vectors = [f"{d.emotion} {d.site} {d.norm!r} {d.safe!r}".encode() + d.vector.tobytes() for d in directions]
     return hashlib.sha256("|".join(said).encode() + b"|".join(vectors)).hexdigest()
 

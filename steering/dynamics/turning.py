@@ -51,9 +51,15 @@ class Talk:
         return (self.script.protocol, self.script.name, self.repeat, self.rule_name, self.policy)
 
     def doses(self, turn: int, dosing: Dosing, scales: Scales) -> dict[str, float]:
-        """The doses of a turn's reply; a closed loop's mood is moved by what was said."""
+        """The doses of a turn's reply; a closed loop's mood is moved by what was said.
+
+        Args:
+            turn: of the script.
+            dosing: from moods to doses.
+            scales: of readings.
+        """
         if self.state is not None and self.policy == CLOSED:
-            reply = np.zeros(3) if self.heard is None else 0 * self.heard
+            reply = np.zeros(3) if self.heard is None else self.heard - scales.reply
             self.state.feel(fed_by(self.readings[turn] - scales.user, reply, scales.own))
             return dosing.doses(self.state.mood)
         return {} if self.schedule is None else as_doses(self.schedule[turn], dosing.emotions)

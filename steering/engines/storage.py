@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 _MORE = 64  # columns of room beyond what is needed
 
 
-class Roomy(DynamicLayer):
+class Roomy(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
     """One layer's keys and values, with room for more rows and columns; ``keys`` and ``values`` are views of it."""
 
     keys: Any
