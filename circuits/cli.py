@@ -5,18 +5,19 @@ from typing import Annotated
 
 import typer
 
+from affectlens import options
 from affectlens.errors import AffectLensError
 from affectlens.patching import options as given
 from affectlens.probing.features.find_cli import only_resumed
 
 
 def circuit(
-    model: given.ModelName = None,
+    model: options.ModelName = None,
     emotion: Annotated[
         list[str] | None,
         typer.Option("--emotion", "-e", help="By its basic or its peak word (sadness, grief); all for all; repeat."),
     ] = None,
-    battery: given.BatteryName = "core",
+    battery: options.BatteryName = "core",
     metric: Annotated[
         str,
         typer.Option(help="What the circuit is judged by: said_category, said_valence (the model's answer after the "
@@ -34,22 +35,22 @@ def circuit(
         int | None, typer.Option(min=0, help="Random circuits of equal size. Default: 100, quick 19.")
     ] = None,
     cue: given.Cue = None,
-    chat: given.Chat = False,
+    chat: options.Chat = False,
     read: Annotated[
         bool, typer.Option("--read", help="Probe each emotion at each layer too, unless an earlier run has.")
     ] = False,
     runs: Annotated[Path, typer.Option(help="Where earlier runs of this model are looked for.")] = Path("runs"),
     quick: Annotated[bool, typer.Option("--quick", help="12 scenes, fewer sizes and random circuits.")] = False,
-    out: given.Out = None,
-    resume: given.Resume = None,
-    seed: given.Seed = 0,
-    device: given.Device = None,
-    dtype: given.Dtype = "float32",
-    revision: given.Revision = None,
+    out: options.Out = None,
+    resume: options.Resume = None,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    revision: options.Revision = None,
     memory: given.Memory = 1.0,
-    dry_run: given.DryRun = False,
-    as_json: given.AsJson = False,
-    quiet: given.Quiet = False,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
 ) -> None:  # fmt: skip
     """Find the circuit of an emotion in MODEL, verify it edge by edge, and set it beside what other runs found.
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from affectlens import options
 from affectlens.patching import options as given
 from affectlens.patching.launching import launch
 
@@ -12,8 +13,8 @@ DIRECTIONS = {"denoise": ("denoise",), "noise": ("noise",), "both": ("denoise", 
 
 
 def patch(
-    model: given.ModelName = None,
-    battery: given.BatteryName = "starter",
+    model: options.ModelName = None,
+    battery: options.BatteryName = "starter",
     contrast: given.Contrast = None,
     crossed: Annotated[
         bool, typer.Option("--crossed", help="The crossed quadruples, both ways, with crossed_fact beside them.")
@@ -35,19 +36,19 @@ def patch(
     no_controls: Annotated[bool, typer.Option("--no-controls", help="None: no cell can be shown specific.")] = False,
     pairs: given.Groups = None,
     cue: given.Cue = None,
-    chat: given.Chat = False,
+    chat: options.Chat = False,
     layer: given.Layer = None,
     quick: given.Quick = False,
-    out: given.Out = None,
-    resume: given.Resume = None,
-    seed: given.Seed = 0,
-    device: given.Device = None,
-    dtype: given.Dtype = "float32",
-    revision: given.Revision = None,
+    out: options.Out = None,
+    resume: options.Resume = None,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    revision: options.Revision = None,
     memory: given.Memory = 1.0,
-    dry_run: given.DryRun = False,
-    as_json: given.AsJson = False,
-    quiet: given.Quiet = False,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Patch values of MODEL from one text of a pair into its twin: where is what tells them apart?
 
@@ -71,8 +72,8 @@ def patch(
 
 
 def ablate(
-    model: given.ModelName = None,
-    battery: given.BatteryName = "starter",
+    model: options.ModelName = None,
+    battery: options.BatteryName = "starter",
     contrast: given.Contrast = None,
     site: Annotated[
         list[str] | None,
@@ -98,19 +99,19 @@ def ablate(
     metric: given.Metrics = None,
     pairs: given.Groups = None,
     cue: given.Cue = None,
-    chat: given.Chat = False,
+    chat: options.Chat = False,
     layer: given.Layer = None,
     quick: given.Quick = False,
-    out: given.Out = None,
-    resume: given.Resume = None,
-    seed: given.Seed = 0,
-    device: given.Device = None,
-    dtype: given.Dtype = "float32",
-    revision: given.Revision = None,
+    out: options.Out = None,
+    resume: options.Resume = None,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    revision: options.Revision = None,
     memory: given.Memory = 1.0,
-    dry_run: given.DryRun = False,
-    as_json: given.AsJson = False,
-    quiet: given.Quiet = False,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Take values away from MODEL in both texts of a pair: is what a site computes used?
 

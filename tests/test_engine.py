@@ -304,8 +304,10 @@ def test_a_failing_pass_ends_those_who_were_in_it(llama: LensModel, caplog: pyte
             return super().step(tokens)
 
     with Engine(Breaking(llama)) as engine:
-        with pytest.raises(SteerError, match="The engine failed: out of memory"):
-            engine.write(asked(llama, TEXTS[0]))
+        told = Told()
+        engine.submit(asked(llama, TEXTS[0]), told)
+        assert (told.wait().reason, told.wait().ours) == ("error", True)
+        assert told.wait().error == "The engine failed: out of memory"
         assert engine.load().active == 0
         assert engine.write(asked(llama, TEXTS[0], n=4))[1].tokens == 4
 
@@ -338,6 +340,9 @@ def test_a_plan_without_effect_is_refused_alone(llama: LensModel) -> None:
         engine.submit(asked(model, TEXTS[1], n=4), told)
         with pytest.raises(SteerError, match="changes no logit"):
             engine.write(asked(model, TEXTS[0], dead))
+        refused = Told()
+        engine.submit(asked(model, TEXTS[0], dead), refused)
+        assert not refused.wait().ours
         assert told.wait().reason in ("length", "stop")
     with Engine(Together(llama)) as engine, pytest.raises(SteerError, match="This plan is for"):
         engine.write(asked(llama, TEXTS[0], dead))

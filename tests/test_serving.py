@@ -476,12 +476,13 @@ def test_whoever_leaves_frees_a_slot(slow: Site) -> None:
 
 
 def test_a_client_that_does_not_read_holds_nobody_up(lens: LensModel) -> None:
-    with site(lens, runner=Slow(lens, 2), timeout=6.0, send_buffer=4096) as one:
+    name = "long" * 500  # makes pieces that no buffer takes all of
+    with site(lens, runner=Slow(lens, 2), timeout=6.0, send_buffer=4096, name=name) as one:
         one.service.engine.runner.pause = 0.0  # type: ignore[attr-defined]
         with socket.socket() as line:
             line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             line.connect(one.place)
-            line.sendall(streamed(max_tokens=600))
+            line.sendall(streamed(max_tokens=400, model=name))
             assert soon(lambda: one.load.active == 1)
             quick = one.post(max_tokens=8)
             assert quick.status_code == 200

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
+from affectlens import options
 from affectlens.errors import SteerError
-from affectlens.patching import options as given
 from affectlens.probing.features.find_cli import only_resumed
 
 
 def dynamics(
-    model: given.ModelName = None,
+    model: options.ModelName = None,
     rule: Annotated[str, typer.Option(help="How the mood moves: first, second or both.")] = "both",
     rate: Annotated[float, typer.Option(help="How strongly it is pulled, each turn.")] = 0.3,
     momentum: Annotated[float, typer.Option(help="Of the second order: the share of velocity that it keeps.")] = 0.6,
@@ -46,15 +46,15 @@ def dynamics(
         float | None, typer.Option(help="Replies within it count as settled. Default: twice the noise of calm ones.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Three scripts of one protocol, short replies.")] = False,
-    out: given.Out = None,
-    resume: given.Resume = None,
-    seed: given.Seed = 0,
-    device: given.Device = None,
-    dtype: given.Dtype = "float32",
-    revision: given.Revision = None,
-    dry_run: given.DryRun = False,
-    as_json: given.AsJson = False,
-    quiet: given.Quiet = False,
+    out: options.Out = None,
+    resume: options.Resume = None,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    revision: options.Revision = None,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
 ) -> None:  # fmt: skip
     """Let a mood beside scripted conversations set MODEL's doses, and measure what that does to its replies.
 

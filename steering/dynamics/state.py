@@ -139,7 +139,7 @@ class SecondOrder:
             velocity: now.
             reading: of what was said, as an offset from the baseline.
         """
-        return _within(mood, 0.9 * self.momentum * velocity + self.rate * (np.asarray(self.baseline) + reading - mood))
+        return _within(mood, self.momentum * velocity + self.rate * (np.asarray(self.baseline) + reading - mood))
 
 
 @dataclass

@@ -227,17 +227,17 @@ class Engine:
             if (reason := ticket.lapsed) is not None:
                 self._end(ticket, reason)
 
-    def _end(self, ticket: Ticket, reason: Reason, error: str = "") -> None:
+    def _end(self, ticket: Ticket, reason: Reason, error: str = "", *, ours: bool = False) -> None:
         """Free its slot, then tell it: whoever is told finds the slot free."""
         self.runner.free(ticket.key)
         self._next.pop(ticket.key, None)
         with self._wake:
             self._writing.pop(ticket.key, None)
-        ticket.end(reason, error)
+        ticket.end(reason, error, ours=ours)
 
     def _fail(self, sentence: str) -> None:
         with self._wake:
             failed = [*self._reading, *self._writing.values()]
             self._reading = []
         for ticket in failed:
-            self._end(ticket, "error", sentence)
+            self._end(ticket, "error", sentence, ours=True)

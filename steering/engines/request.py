@@ -36,6 +36,7 @@ class End:
     reason: Reason
     tokens: int  # that were written, the end token included
     error: str = ""  # of reason ``error``: a sentence
+    ours: bool = False  # whether the error is the engine's own, and nothing that was asked for
 
 
 Tell = Callable[[Piece | End], None]

@@ -60,17 +60,18 @@ class Ticket:
         self._say(self.speller.tell())
         return token
 
-    def end(self, reason: Reason, error: str = "") -> None:
+    def end(self, reason: Reason, error: str = "", *, ours: bool = False) -> None:
         """Tell what is left, and that it is over.
 
         Args:
             reason: why.
             error: a sentence, where the reason is an error.
+            ours: it is the engine's own.
         """
         if self.ended:
             return
         self._say(self.speller.end())
-        self.ended = End(reason, len(self.ids), error)
+        self.ended = End(reason, len(self.ids), error, ours)
         self._call(self.ended)
 
     def _say(self, text: str) -> None:

@@ -74,10 +74,8 @@ class Answer:
             return Refusal(504, f"The reply took longer than {self.timeout:g} s: ask for fewer tokens.")
         if reason in ("stopping", "cancelled"):
             return Refusal(503, "The server stopped before the reply was over.", headers={"Retry-After": "10"})
-        if reason == "error":
-            sentence = end.error if end else ""
-            ours = sentence.startswith("The engine failed")
-            return Refusal(500 if ours else 400, sentence, code=None if ours else "steering_failed")
+        if reason == "error" and end is not None:
+            return Refusal(500 if end.ours else 400, end.error, code=None if end.ours else "steering_failed")
         return None
 
     @property
