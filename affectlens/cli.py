@@ -4,6 +4,7 @@ Errors that are the user's to mend end with one sentence on standard error and e
 """
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +52,10 @@ app.command()(serve)
 app.command()(dynamics)
 app.command()(circuit)
 
+_REDRAWN = {
+    "steer": "steering.measuring", "dynamics": "steering.dynamics.launching",
+    "features find": "probing.features.find_cli", "circuit": "circuits.launching",
+}  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
@@ -102,10 +107,8 @@ def report(
     from affectlens.run import Run
 
     command = Run.open(run).info["command"]
-    if command == "steer":
-        from affectlens.steering.measuring import redraw
-
-        redraw(run, quiet=quiet)
+    if command in _REDRAWN:
+        import_module(f"affectlens.{_REDRAWN[command]}").redraw(run, quiet=quiet)
         return
     if command in ("patch", "ablate"):
         from affectlens.patching import launching, study
@@ -113,16 +116,6 @@ def report(
         found = study.reload(run)
         study.redraw(found)
         launching.tell(found, quiet=quiet)
-        return
-    if command == "features find":
-        from affectlens.probing.features.find_cli import redraw as redraw_features
-
-        redraw_features(run, quiet=quiet)
-        return
-    if command == "circuit":
-        from affectlens.circuits.launching import redraw as redraw_circuits
-
-        redraw_circuits(run, quiet=quiet)
         return
     from affectlens.console import say
     from affectlens.probing.names import plain
