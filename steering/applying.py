@@ -6,7 +6,9 @@ token stands, so the model's passes are followed, and ``generate`` tells where t
 """
 
 import hashlib
+import math
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,7 +27,8 @@ from affectlens.steering.listening import listening
 from affectlens.steering.plan import SteeringPlan, plan_for
 
 _HOLDERS: "weakref.WeakKeyDictionary[LensModel, list[int]]" = weakref.WeakKeyDictionary()
-_PROVED: set[str] = set()
+_PROVED: OrderedDict[str, None] = OrderedDict()  # the last plans whose effect was seen
+_KEPT = 4096
 _HOW = {"directions", "raw", "operator", "layers", "positions", "schedule", "gate", "loop", "probes", "conflict"}
 _PROOF = 4  # tokens of the pass that proves an effect
 
@@ -131,11 +134,9 @@ def prove(model: LensModel, plan: SteeringPlan) -> None:
         model: to be steered, whose lock is held.
         plan: with a dose that is not 0.
     """
-    said = [plan.conflict.encode(), model.fingerprint.encode()]
-    said += [f"{t.direction.site} {t.operator}".encode() + t.vector.tobytes() for t in plan.terms]
-    said += [t.reference.tobytes() for t in plan.terms if t.reference is not None]
-    key = hashlib.sha256(b"|".join(said)).hexdigest()
+    key = _proof_key(model, plan)
     if key in _PROVED:
+        _PROVED.move_to_end(key)
         return
     size = model.hf.get_input_embeddings().weight.shape[0]
     ids = torch.arange(_PROOF, device=model.device)[None] * 7 % size
@@ -152,4 +153,18 @@ def prove(model: LensModel, plan: SteeringPlan) -> None:
             "This plan changes no logit, though a dose is not 0: it is too small for the model's dtype, or its "
             "directions have no part in what the model computes. Raise the dose, or choose another site."
         )
-    _PROVED.add(key)
+    _PROVED[key] = None
+    if len(_PROVED) > _KEPT:
+        _PROVED.popitem(last=False)
+
+
+def _proof_key(model: LensModel, plan: SteeringPlan) -> str:
+    """What a proof holds for; a single vector that moves logits in float32 does so at up to twice its length too."""
+    alone = len(plan.terms) == 1 and plan.terms[0].operator.kind == "add" and model.dtype == torch.float32
+    said = [plan.conflict.encode(), model.fingerprint.encode()]
+    for term in plan.terms:
+        size = f"{math.copysign(1, term.strength)} {math.frexp(term.strength)[1]}".encode()
+        vector = size + term.direction.vector.tobytes() if alone else term.vector.tobytes()
+        said.append(f"{term.direction.site} {term.operator} {term.direction.norm}".encode() + vector)
+    said += [term.reference.tobytes() for term in plan.terms if term.reference is not None]
+    return hashlib.sha256(b"|".join(said)).hexdigest()

@@ -111,15 +111,18 @@ class Loop:
         """What is read at each token."""
         return Reading(self.site, self.weights, self.bias, self.says).of(h)
 
-    def share(self, scores: Float[Tensor, "batch pos"], real: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch pos"]:
-        """The share of the dose at each token of a reply.
+    def share(
+        self, scores: Float[Tensor, "batch pos"], real: Bool[Tensor, "batch pos"], *, since: int = 0
+    ) -> Float[Tensor, "batch new"]:
+        """The share of the dose at tokens of a reply.
 
         Args:
             scores: at all of the reply's tokens so far.
             real: False at padding, which counts for nothing.
+            since: the first token whose share is wanted.
         """
-        after = torch.arange(scores.shape[1], device=scores.device)
-        after = (after[:, None] - after[None]).float()
+        at = torch.arange(scores.shape[1], device=scores.device)
+        after = (at[since:, None] - at[None]).float()
         weight = torch.where(after >= 0, 0.5 ** (after.clamp(min=0) / self.memory), 0.0)
         counted = real.float() @ weight.T
         mean = torch.where(real, scores, 0.0) @ weight.T / counted.clamp(min=1e-30)

@@ -42,5 +42,5 @@ class Running:
         self._real = torch.cat((self._real[:, :before], new), dim=1) if before else new
         share = torch.ones(h.shape[:2], device=h.device)
         if len(new[0]):
-            share[:, first:] = self.loop.share(self._scores, self._real)[:, before:]
+            share[:, first:] = self.loop.share(self._scores, self._real, since=before)
         return share

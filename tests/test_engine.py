@@ -14,7 +14,7 @@ from affectlens.errors import CaptureError, SteerError
 from affectlens.generating import Decoding
 from affectlens.layouts import lay_out
 from affectlens.model import LensModel
-from affectlens.steering import Gate, plan_for, steer, write
+from affectlens.steering import Gate, applying, plan_for, steer, write
 from affectlens.steering.directions import Directions
 from affectlens.steering.engines import together
 from affectlens.steering.engines.engine import Busy, Engine
@@ -69,9 +69,10 @@ class Recording(Together):
     """Keeps every request's logits, and counts passes."""
 
     def __init__(self, model: LensModel, slots: int = 16) -> None:
-        super().__init__(model, slots)
         self.seen: dict[int, list[Tensor]] = {}
         self.passes = 0
+        super().__init__(model, slots)  # which tries the model out
+        self.seen, self.passes = {}, 0
 
     def read(self, new: Mapping[int, Request]) -> Iterator[Mapping[int, Tensor] | None]:
         for part in super().read(new):
@@ -295,7 +296,7 @@ def test_a_listener_that_fails_fails_alone(llama: LensModel, caplog: pytest.LogC
 
 def test_a_failing_pass_ends_those_who_were_in_it(llama: LensModel, caplog: pytest.LogCaptureFixture) -> None:
     class Breaking(Together):
-        broken = True
+        broken = False
 
         def step(self, tokens: Mapping[int, int]) -> Mapping[int, Tensor]:
             if self.broken:
@@ -303,7 +304,9 @@ def test_a_failing_pass_ends_those_who_were_in_it(llama: LensModel, caplog: pyte
                 raise RuntimeError("out of memory")
             return super().step(tokens)
 
-    with Engine(Breaking(llama)) as engine:
+    runner = Breaking(llama)
+    runner.broken = True
+    with Engine(runner) as engine:
         told = Told()
         engine.submit(asked(llama, TEXTS[0]), told)
         assert (told.wait().reason, told.wait().ours) == ("error", True)
@@ -403,3 +406,141 @@ def test_spelling_of_any_tokens_is_the_tokenizers(llama: LensModel) -> None:
             speller.add(token)
             told += speller.tell()
         assert told + speller.end() == llama.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+class Faulty(Together):
+    """Fails as it is told to."""
+
+    reading = freeing = slow = False
+
+    def read(self, new: Mapping[int, Request]) -> Iterator[Mapping[int, Tensor] | None]:
+        for part in super().read(new):
+            if self.reading and any(len(request.ids) > 100 for request in new.values()):
+                raise RuntimeError("out of memory")
+            if self.slow and part is None:
+                time.sleep(0.05)
+            yield part
+
+    def free(self, key: int) -> None:
+        if self.freeing:
+            raise RuntimeError("the device is lost")
+        super().free(key)
+
+
+def test_what_fails_while_it_is_read_ends_alone(llama: LensModel, caplog: pytest.LogCaptureFixture) -> None:
+    runner = Faulty(llama)
+    runner.reading = True
+    with Engine(runner) as engine:
+        told = Told()
+        engine.submit(asked(llama, TEXTS[0], n=900), told)
+        with pytest.raises(SteerError, match="out of memory"):
+            engine.write(asked(llama, "Long. " * 40))
+        assert not told.done.is_set()
+        engine.close(0.0)
+    assert told.wait().reason in ("cancelled", "stop")
+    assert "out of memory" in caplog.text
+
+
+def test_a_lost_device_leaves_nobody_waiting(llama: LensModel, caplog: pytest.LogCaptureFixture) -> None:
+    runner = Faulty(llama, 1)
+    engine = Engine(runner)
+    told = [Told(), Told()]
+    for one in told:
+        engine.submit(asked(llama, TEXTS[0], n=400), one)
+    runner.freeing = True
+    engine.close(0.0)
+    assert all(one.wait().reason in ("cancelled", "error") for one in told)
+    assert "could not be freed" in caplog.text
+
+
+def test_a_long_prompt_holds_nobody_up(llama: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "_CHUNK", 16)
+    runner = Faulty(llama)
+    runner.slow = True
+    with Engine(runner) as engine:
+        long, short = Told(), Told()
+        begun = time.monotonic()
+        ticket = engine.submit(asked(llama, "Long. " * 100, n=2), long)  # 38 parts, 0.05 s each
+        time.sleep(0.01)
+        engine.submit(asked(llama, "A", n=2), short)
+        short.wait()
+        assert time.monotonic() - begun < 1.0
+        assert not long.done.is_set()
+        ticket.cancel()
+        assert long.wait() == End("cancelled", 0)
+        assert time.monotonic() - begun < 1.5
+        assert engine.load().active == 0
+
+
+def test_nothing_is_held_once_all_is_over(llama: LensModel) -> None:
+    runner = Together(llama)
+    with Engine(runner) as engine:
+        for text in TEXTS:
+            engine.write(asked(llama, text, n=3))
+        assert not runner.writing.storage.cache.layers
+        assert not engine._desk.groups
+
+
+def test_long_requests_wait_for_room(llama: LensModel) -> None:
+    runner = Recording(llama, 2)
+    assert runner.fits([1024, 1024])
+    assert not runner.fits([10, 10, 1024])
+    assert runner.fits([1024])
+    with Engine(Recording(llama, 3)) as engine:
+        told = [Told() for _ in range(3)]
+        for one in told:
+            engine.submit(asked(llama, TEXTS[0], n=1000), one)
+        while engine.load().waiting:
+            time.sleep(0.001)
+        assert engine.load().active == 3
+        engine.close(0.0)
+
+
+def test_rows_near_the_end_of_the_context(llama: LensModel) -> None:
+    """A batch is never wider than the model's tables, whoever was in it before."""
+    model = tiny_model("gpt2")
+    runner = Recording(model)
+    (_,) = (part for part in runner.read({0: Request((7,) * 900, Decoding(4))}) if part)
+    (_,) = (part for part in runner.read({1: Request((8,) * 850, Decoding(150))}) if part)
+    runner.free(0)
+    reply = [9] * 149
+    for token in reply:
+        runner.step({1: token})
+    assert runner.writing.storage.width == 850 + 149 <= model.n_ctx
+    expected = alone(model, Request((8,) * 850, Decoding(150)), [*reply, 9])
+    torch.testing.assert_close(torch.stack(runner.seen[1]), expected, atol=1e-4, rtol=0)
+
+
+def test_a_model_that_keeps_its_past_elsewhere_is_refused() -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    config = MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=260, state_size=4)
+    from affectlens.model import load_model
+
+    model = load_model(model=MambaForCausalLM(config), tokenizer=tiny_tokenizer(), check=False)
+    with pytest.raises(SteerError, match="can't write several replies in one batch"):
+        Together(model)
+
+
+def test_an_engine_is_not_closed_inside_steering(llama: LensModel) -> None:
+    engine = Engine(Together(llama))
+    with steer(llama, {"joy": 1.0}, directions=directions(llama, joy="L1.resid_post")), \
+            pytest.raises(SteerError, match="a thread of its own"):  # fmt: skip
+        engine.close()
+    engine.close()
+
+
+def test_one_direction_is_proved_once_for_doses_alike(llama: LensModel) -> None:
+    mine = directions(llama, joy="L1.resid_post")
+    passes: list[int] = []
+    handle = llama.hf.register_forward_pre_hook(lambda *_: passes.append(1))
+    try:
+        for dose in np.linspace(1.0, 1.9, 10):
+            applying.prove(llama, plan_for(llama, {"joy": float(dose)}, directions=mine))
+        once = len(passes)
+        applying.prove(llama, plan_for(llama, {"joy": -1.5}, directions=mine))
+        applying.prove(llama, plan_for(llama, {"joy": 0.01}, directions=mine))
+    finally:
+        handle.remove()
+    assert once <= 2
+    assert len(passes) == once + 4

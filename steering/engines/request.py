@@ -1,5 +1,6 @@
 """What an engine is asked to write, and what it tells while it writes."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +19,12 @@ class Request:
     decoding: Decoding
     plan: SteeringPlan | None = None
     stops: tuple[str, ...] = ()  # texts that end the reply; they are not part of it
-    patience: float = 600.0  # seconds that it may take from now on, the wait included
+    patience: float = math.inf  # seconds that it may take from now on, the wait included
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens prompt and reply have together, at most."""
+        return len(self.ids) + self.decoding.max_new_tokens
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What runs a model for an engine: prompts in, one token each, logits out; in PyTorch, or in llama.cpp."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -30,11 +30,18 @@ class Runner(Protocol):
     def check(self, request: Request) -> None:
         """Raise a :class:`SteerError` for what can't be done here, without running the model."""
 
+    def fits(self, tokens: Sequence[int]) -> bool:
+        """Whether requests of so many tokens each, replies included, can be held at a time; a single one always can."""
+        ...
+
     def prepare(self, request: Request) -> None:
         """Raise a :class:`SteerError` for a plan that turns out to have no effect; may run the model."""
 
     def read(self, new: Mapping[int, Request]) -> Iterator[Mapping[int, Tensor] | None]:
-        """Take prompts in: None after each part of them, and at last each one's logits ``[d_vocab]``."""
+        """Take prompts in: None after each part of them, and at last each one's logits ``[d_vocab]``.
+
+        Several may be going on at a time, and a request may be freed meanwhile. What fails concerns these alone.
+        """
         ...
 
     def step(self, tokens: Mapping[int, int]) -> Mapping[int, Tensor]:

@@ -1,7 +1,8 @@
 """Keys and values of requests that come and go, one below the other, all ending at the same column.
 
 Rows are padded on the left, as batches of ``generate`` are, so every family's own masks and positions hold. A request
-that joins is written in from the last column leftwards and moves nobody; one that leaves has its row taken by the last.
+that joins is written in from the last column leftwards, and moves the others only if it is longer than all of them; one
+that leaves has its row taken by the last.
 """
 
 from typing import Any
@@ -30,6 +31,8 @@ class Roomy(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.rows = key_states.shape[0]
+        if key_states.shape[0] != self.rows:  # a single row would be spread over all
+            raise RuntimeError(f"{key_states.shape[0]} rows came for the {self.rows} of the cache.")
         new = (key_states, value_states)
         wide = self.width + key_states.shape[2]
         self.reserve(self.rows, wide, new)
@@ -148,9 +151,22 @@ class Storage:
             return
         for layer in self.cache.layers:
             layer.drop(row)
-        unused = int((self.mask.cumsum(1) == 0).all(0).sum())
-        if unused > max(_MORE, self.width // 4):
-            self._shift(-unused)
+        if self._unused > max(_MORE, self.width // 4):
+            self._shift(-self._unused)
+
+    def expect_room(self, n: int, n_ctx: int) -> None:
+        """Move rows to the left where padding alone makes the batch too wide for the model's tables.
+
+        Args:
+            n: columns that come next.
+            n_ctx: tokens that the model can take; no row has more.
+        """
+        if self.width + n > n_ctx and self._unused:
+            self._shift(-self._unused)
+
+    @property
+    def _unused(self) -> int:
+        return int((self.mask.cumsum(1) == 0).all(0).sum())
 
     def _shift(self, by: int) -> None:
         for layer in self.cache.layers:

@@ -6,7 +6,7 @@ every operation of a decoder is by row.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,8 +17,10 @@ from affectlens.steering.applying import prove
 from affectlens.steering.engines.request import Request
 from affectlens.steering.engines.rows import Steered, steering_rows
 from affectlens.steering.engines.storage import Storage, last_logits
+from affectlens.steering.engines.suiting import context, expect_rows
 
 _CHUNK = 512  # tokens of prompts that are read at a time, padding included
+_USUAL = 2048  # tokens that a slot holds on the average, so that long requests don't take all memory
 
 
 class Batch:
@@ -39,6 +41,8 @@ class Batch:
             real: 1 where a token is one, 0 at padding.
         """
         storage = self.storage
+        with torch.inference_mode():
+            storage.expect_room(ids.shape[1], self.model.n_ctx)
         storage.mask = torch.cat((storage.mask, real), dim=1) if len(storage.mask) else real
         positions = storage.positions(ids.shape[1])
         rows = [self.steered[key] for key in self.keys]
@@ -74,19 +78,31 @@ class Together:
     def __init__(self, model: LensModel, slots: int = 16) -> None:
         if slots < 1:
             raise SteerError(f"slots is {slots}: an engine needs one at least.")
-        self.model, self.slots, self.n_ctx = model, slots, model.n_ctx
+        self.model, self.slots, self.n_ctx = model, slots, context(model)
         self.says = f"PyTorch on {model.device}, up to {slots} requests in one pass"
         self.writing = Batch(model)
+        expect_rows(self)
 
     def check(self, request: Request) -> None:
-        """Raise a :class:`SteerError` for another model's plan.
+        """Raise a :class:`SteerError` for another model's plan, or a token that the model does not have.
 
         Args:
             request: that is asked for.
         """
+        known = self.model.hf.get_input_embeddings().weight.shape[0]
+        if not 0 <= min(request.ids) <= max(request.ids) < known:
+            raise SteerError(f"The prompt has tokens that {self.model.name} lacks: its ids are 0 to {known - 1}.")
         for term in request.plan.terms if request.plan else ():
             if term.direction.fingerprint != self.model.fingerprint:
                 raise SteerError(f"This plan is for {term.direction.model}, not for {self.model.name}.")
+
+    def fits(self, tokens: Sequence[int]) -> bool:
+        """Whether requests can be held at a time: each has as many columns as the longest.
+
+        Args:
+            tokens: of each, its reply included.
+        """
+        return len(tokens) * max(tokens) <= self.slots * min(self.n_ctx, _USUAL)
 
     def prepare(self, request: Request) -> None:
         """Prove that the plan does something, each plan once, and that its gates can be read in time.
