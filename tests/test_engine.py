@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from affectlens.model import LensModel
 from affectlens.steering import Gate, applying, plan_for, steer, write
 from affectlens.steering.directions import Directions
 from affectlens.steering.engines import together
-from affectlens.steering.engines.engine import Busy, Engine
+from affectlens.steering.engines.engine import Busy, Closed, Engine
 from affectlens.steering.engines.request import End, Piece, Request
 from affectlens.steering.engines.spelling import Speller
+from affectlens.steering.engines.suiting import context
 from affectlens.steering.engines.together import Together
 from affectlens.steering.plan import SteeringPlan
 from affectlens.testing import FAMILIES, tiny_model, tiny_tokenizer
@@ -273,7 +274,7 @@ def test_closing_ends_what_was_taken(llama: LensModel) -> None:
         engine.submit(asked(llama, TEXTS[0], n=4), one)
     engine.close()
     assert all(one.end and one.end.reason in ("length", "stop") for one in told)
-    with pytest.raises(Busy, match="closing"):
+    with pytest.raises(Closed, match="closing"):
         engine.submit(asked(llama, TEXTS[0]), Told())
     hasty, left = Engine(Together(llama, 1)), [Told(), Told()]
     for one in left:
@@ -432,7 +433,9 @@ def test_what_fails_while_it_is_read_ends_alone(llama: LensModel, caplog: pytest
     runner.reading = True
     with Engine(runner) as engine:
         told = Told()
-        engine.submit(asked(llama, TEXTS[0], n=900), told)
+        beside = engine.submit(asked(llama, TEXTS[0], n=900), told)
+        while not beside.ids:
+            time.sleep(0.001)
         with pytest.raises(SteerError, match="out of memory"):
             engine.write(asked(llama, "Long. " * 40))
         assert not told.done.is_set()
@@ -544,3 +547,61 @@ def test_one_direction_is_proved_once_for_doses_alike(llama: LensModel) -> None:
         handle.remove()
     assert once <= 2
     assert len(passes) == once + 4
+
+
+def test_a_model_with_other_angles_for_long_texts_is_kept_to_short_ones() -> None:
+    model = tiny_model("llama", seed=7)
+    assert context(model) == 1024
+    model.hf.config.rope_parameters = {"rope_type": "longrope", "original_max_position_embeddings": 64}
+    assert context(model) == Together(model).n_ctx == 64
+
+
+def test_refused_plans_are_refused_each(llama: LensModel) -> None:
+    """Several that are let in together, with one that is sound."""
+    dead = [plan_for(llama, {"joy": 1e-12 * k}, directions=directions(llama, joy="L1.resid_post")) for k in (1, 3, 9)]
+    requests = [asked(llama, TEXTS[0], plan, n=3) for plan in (*dead[:2], None, dead[2])]
+    with Engine(Together(llama)) as engine:
+        told = [Told() for _ in requests]
+        with llama.lock:
+            engine.submit(asked(llama, "A", n=3), Told())
+            for request, one in zip(requests, told, strict=True):
+                engine.submit(request, one)
+        ends = [one.wait() for one in told]
+    assert [end.reason for end in ends] == ["error", "error", "length", "error"]
+    assert all("changes no logit" in end.error and not end.ours for end in ends if end.error)
+
+
+class Broken(Together):
+    """Gives what is no logits, or can't say what fits."""
+
+    odd = unsure = False
+
+    def read(self, new: Mapping[int, Request]) -> Iterator[Any]:
+        for part in super().read(new):
+            yield dict.fromkeys(part, "no tensor") if part and self.odd else part
+
+    def fits(self, tokens: Sequence[int]) -> bool:
+        if self.unsure:
+            raise RuntimeError("no room is known")
+        return super().fits(tokens)
+
+
+def test_an_engine_outlives_what_breaks_it(llama: LensModel, caplog: pytest.LogCaptureFixture) -> None:
+    runner = Broken(llama)
+    with Engine(runner) as engine:
+        runner.odd = True
+        with pytest.raises(SteerError, match="The engine failed"):
+            engine.write(asked(llama, TEXTS[0], n=3))
+        runner.odd, runner.unsure = False, True
+        first, second = Told(), Told()
+        one = engine.submit(asked(llama, TEXTS[0], n=900), first)
+        while not one.ids:
+            time.sleep(0.001)
+        engine.submit(asked(llama, TEXTS[0], n=3), second)
+        assert (second.wait().error, second.wait().ours) == ("The engine failed: no room is known", True)
+        one.cancel()
+        assert first.wait().reason == "cancelled"
+        runner.unsure = False
+        assert engine.write(asked(llama, TEXTS[0], n=3))[1].tokens == 3
+        assert engine.alive
+    assert not engine.alive

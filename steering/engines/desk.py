@@ -59,7 +59,10 @@ class Desk:
     def turn(self) -> None:
         """Do the next of everything."""
         self._drop_lapsed()
-        self._let_in()
+        try:
+            self._let_in()
+        except Exception as error:
+            self._fail(list(self.waiting), error)
         if self.groups:
             self._read(self.groups[0])
         if self.writing:
@@ -84,20 +87,11 @@ class Desk:
 
     def _let_in(self) -> None:
         """Take from the queue what there are slots and room for, as much as is read together."""
-        new: list[Ticket] = []
         with self.wake:
-            there = [*self.reading, *self.writing.values()]
-            while self.waiting and len(there) + len(new) < self.runner.slots:
-                more = [*new, self.waiting[0]]
-                widest = max(len(ticket.request.ids) for ticket in more)
-                if new and widest * len(more) > _TOGETHER:
-                    break
-                if (there or new) and not self.runner.fits([ticket.request.tokens for ticket in [*there, *more]]):
-                    break
-                new.append(self.waiting.popleft())
+            new = [self.waiting.popleft() for _ in range(self._ready())]
             if not new:
                 return
-            group = Group(new, iter(()))
+            group = Group(list(new), iter(()))
             self.groups.append(group)
         for ticket in new:
             try:
@@ -109,26 +103,39 @@ class Desk:
         if group.tickets:
             group.parts = self.runner.read({ticket.key: ticket.request for ticket in group.tickets})
 
+    def _ready(self) -> int:
+        """How many of the queue can be let in as one group."""
+        there = [*self.reading, *self.writing.values()]
+        free, n = self.runner.slots - len(there), 0
+        while n < min(free, len(self.waiting)):
+            more = list(self.waiting)[: n + 1]
+            if n and max(len(ticket.request.ids) for ticket in more) * len(more) > _TOGETHER:
+                break
+            if (there or n) and not self.runner.fits([ticket.request.tokens for ticket in [*there, *more]]):
+                break
+            n += 1
+        return n
+
     def _read(self, group: Group) -> None:
         """Read a part of a group; at the prompts' end its replies begin."""
+        tickets = list(group.tickets)
         try:
             logits = next(group.parts)
+            if logits is None:
+                self.groups.rotate(-1)
+                return
+            with self.wake:
+                self.groups.remove(group)
+                self.writing |= {ticket.key: ticket for ticket in tickets}
+            self._choose(logits)
         except Exception as error:
-            self._fail(list(group.tickets), error)
-            return
-        if logits is None:
-            self.groups.rotate(-1)
-            return
-        with self.wake:
-            self.groups.remove(group)
-            self.writing |= {ticket.key: ticket for ticket in group.tickets}
-        self._choose(logits)
+            self._fail(tickets, error)
 
     def _choose(self, logits: Mapping[int, Tensor]) -> None:
         for key, row in logits.items():
             ticket = self.writing.get(key)
             if ticket is None:  # it left while its prompt was read
-                self.runner.free(key)
+                self._free(key)
             elif not finite(row):
                 self._end(ticket, "error", _LOST)
             elif isinstance(taken := ticket.take(row), int):
@@ -154,11 +161,14 @@ class Desk:
                     self.groups.remove(group)
             self.writing.pop(ticket.key, None)
         self._next.pop(ticket.key, None)
+        self._free(ticket.key)
+        ticket.end(reason, error, ours=ours)
+
+    def _free(self, key: int) -> None:
         try:
-            self.runner.free(ticket.key)
+            self.runner.free(key)
         except Exception:  # a device that is lost: the others are told at their next step
             _LOG.exception("A request could not be freed.")
-        ticket.end(reason, error, ours=ours)
 
     def _fail(self, tickets: list[Ticket], error: Exception) -> None:
         """End those that a failure concerns."""

@@ -21,7 +21,11 @@ from affectlens.steering.engines.ticket import Ticket
 
 
 class Busy(SteerError):
-    """The queue is full, or the engine takes nothing any more."""
+    """The queue is full."""
+
+
+class Closed(SteerError):
+    """The engine takes nothing any more."""
 
 
 class Engine:
@@ -55,7 +59,8 @@ class Engine:
             tell: called with each :class:`Piece` and the :class:`End`.
 
         Raises:
-            Busy: the queue is full, or the engine is closing.
+            Busy: the queue is full.
+            Closed: the engine is closing.
             CaptureError: a prompt without tokens, or one that does not fit into the context with its reply.
             SteerError: a plan that the runner can't do; inside a ``with steer(...)`` of the same model.
         """
@@ -69,8 +74,8 @@ class Engine:
         speller = Speller(self.runner.model.tokenizer, request.stops)
         ticket = Ticket(next(self._keys), request, speller, self._ends, tell)
         with self._wake:
-            if self._closing or not self._thread.is_alive():
-                raise Busy("The engine is closing and takes no more requests.")
+            if self._closing or not self.alive:
+                raise Closed("The engine is closing and takes no more requests.")
             if (n := len(self._desk.waiting)) >= self.room:
                 raise Busy(f"{n} requests are waiting, and there is room for no more: try again soon.")
             self._desk.waiting.append(ticket)
@@ -120,6 +125,11 @@ class Engine:
         ticket = self._waited(request)
         assert ticket.ended
         return ticket.speller.text, ticket.ended
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
 
     def load(self) -> Load:
         """What it is doing."""

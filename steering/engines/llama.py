@@ -22,6 +22,21 @@ from affectlens.steering.engines.request import Request
 
 MOST_SLOTS = 256  # of llama.cpp
 _N_CTX = 2048  # tokens a request by default: all slots' cells are held from the start
+_MEMORY = 2**30  # bytes of keys and values, where a model's own context is wanted
+
+
+def room_for(model: LensModel, slots: int) -> int:
+    """Tokens that each of a few requests may have: the model's own context, as far as a GiB of keys and values goes.
+
+    Args:
+        model: whose sizes are meant.
+        slots: the most requests at a time.
+    """
+    config = model.hf.config.get_text_config()
+    heads = int(getattr(config, "num_key_value_heads", 0) or model.n_heads)
+    size = int(getattr(config, "head_dim", 0) or model.d_model // max(model.n_heads, 1))
+    cell = 2 * 4 * model.n_layers * (heads * size or model.d_model)  # a key and a value in float32, by layer
+    return min(model.n_ctx, max(_N_CTX, _MEMORY // (cell * slots)))
 
 
 @dataclass(eq=False)
@@ -98,8 +113,17 @@ class LlamaCpp:
         if not request.ids or whole > self.n_ctx:
             raise SteerError(
                 f"Prompt and reply are {len(request.ids)} and up to {request.decoding.max_new_tokens} tokens, and each "
-                f"request has room for {self.n_ctx} here: shorten it, ask for fewer, or give the engine a larger n_ctx."
+                f"request has room for {self.n_ctx} here: shorten it, ask for fewer, or take the PyTorch engine "
+                f"(--engine torch), which has room for {self.model.n_ctx}; in Python give a larger n_ctx."
             )
+
+    def fits(self, tokens: Sequence[int]) -> bool:
+        """Whether requests can be held at a time: memory for every slot was taken at the start.
+
+        Args:
+            tokens: of each.
+        """
+        return max(tokens) <= self.n_ctx
 
     def prepare(self, request: Request) -> None:
         """Nothing: a vector that is added, as ``check`` sees to, has an effect.

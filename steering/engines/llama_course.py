@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from affectlens.errors import SteerError
+from affectlens.steering.operators import Operator
 from affectlens.steering.plan import SteeringPlan, Term
 from affectlens.steering.timing import Timing
 
@@ -47,6 +48,24 @@ class Course:
             if np.any(total):
                 found.append((layer, total.tobytes()))
         return tuple(found)
+
+
+def check_how(operator: Operator, *, watched: bool = False) -> None:
+    """Refuse what is more than adding whatever it is done with, before there is a plan.
+
+    Args:
+        operator: that a plan is to have.
+        watched: it is to have a gate or a loop.
+
+    Raises:
+        SteerError: another operator than ``add``, a gate or a loop.
+    """
+    if operator.kind != "add" or watched:
+        what = f"the operator {operator}" if operator.kind != "add" else "a gate or a loop"
+        raise SteerError(
+            f"llama.cpp adds vectors and can do nothing else, and {what} is asked for: the PyTorch engine can "
+            "(--engine torch)."
+        )
 
 
 def check_plan(plan: SteeringPlan) -> None:
