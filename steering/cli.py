@@ -113,7 +113,9 @@ def steer(
     named = launching.thresholds_in(gate, loop, probes)
     how["directions"] = launching.find_directions(model, directions, [*doses, *named])
     show = False if quiet or as_json else None
-    file = starting.gguf_for(engine, gguf, model, show=show)
+    if engine == starting.LLAMA:
+        launching.check_llama(doses, how)
+    file = starting.gguf_for(engine, gguf, model, show=show, fetch=not explain)
     from affectlens.model import load_model
 
     lens = load_model(model, device=device, dtype=dtype, revision=revision, progress=show)

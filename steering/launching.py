@@ -10,7 +10,7 @@ from affectlens.errors import SteerError
 from affectlens.model import LensModel
 from affectlens.steering.looping import read_text
 from affectlens.steering.operators import Operator
-from affectlens.steering.plan import SteeringPlan, plan_for
+from affectlens.steering.plan import SteeringPlan, Term, plan_for, strength
 from affectlens.steering.settling import CONFLICTS
 from affectlens.steering.shipped import bundled, load_directions
 from affectlens.steering.thresholds import Threshold
@@ -107,6 +107,29 @@ def find_directions(model: str, given: Path | None, emotions: list[str]) -> "Dir
     return found
 
 
+def check_llama(doses: dict[str, float], how: dict[str, Any]) -> None:
+    """Refuse, before a model is loaded, what llama.cpp can't do.
+
+    Args:
+        doses: by emotion; none for a conversation that begins plainly.
+        how: what plan_for takes besides, the directions loaded.
+
+    Raises:
+        SteerError: an operator other than ``add``, a gate or a loop; directions elsewhere than llama.cpp steers.
+    """
+    from affectlens.steering.engines.llama_course import check_how, check_plan
+
+    operator, timing = Operator.parse(how["operator"]), Timing.of(how["positions"], how["schedule"])
+    check_how(operator, watched=how["gate"] is not None or how["loop"] is not None)
+    terms = [
+        Term(one, dose, strength(one, dose, operator, how["raw"]), how["raw"], operator, timing)
+        for emotion, dose in doses.items()
+        for one in how["directions"][emotion]
+        if how["layers"] is None or one.at.layer in how["layers"]
+    ]
+    check_plan(SteeringPlan(tuple(terms), how["conflict"]))
+
+
 def explain(asked: Asked) -> None:
     """Print what the plan will do.
 
@@ -120,7 +143,8 @@ def explain(asked: Asked) -> None:
     terms = [
         {"emotion": t.direction.emotion, "site": t.direction.site, "dose": t.dose, "raw": t.raw, "strength": t.strength,
          "operator": str(t.operator), "timing": str(t.timing), "method": t.direction.method,
-         "norm": t.direction.norm, "safe": t.direction.safe}
+         "norm": t.direction.norm, "safe": t.direction.safe, "gate": t.gate.says if t.gate else None,
+         "loop": t.loop.says if t.loop else None}
         for t in plan.terms
     ]  # fmt: skip
     facts = {"model": asked.model.name, "conflict": plan.conflict, "nothing": plan.is_nothing}

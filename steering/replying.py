@@ -56,12 +56,12 @@ def _writing(asked: Asked) -> Iterator[Callable[[SteeringPlan | None, bool], Ite
             )
         )
         return
-    from affectlens.steering.engines.request import Request
     from affectlens.steering.side_by_side import laid_out
 
     (prompt,), _ = laid_out(asked.model, [asked.prompt], asked.chat)
     with starting.llama(asked.model, asked.gguf) as engine:
-        yield lambda plan, _: engine.stream(Request(tuple(prompt.ids), Decoding(**asked.decoding), plan))
+        decoding = Decoding(**asked.decoding)
+        yield lambda plan, _: engine.stream(starting.wanted(engine, prompt, decoding, plan))
 
 
 def show_beside(asked: Asked) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import pty
 import re
@@ -11,7 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,6 +38,7 @@ from affectlens.steering.cli import steer
 from affectlens.steering.engines.engine import Engine
 from affectlens.steering.engines.request import Piece
 from affectlens.steering.engines.together import Together
+from affectlens.steering.talking import launch, writers
 from affectlens.steering.talking.asking import completions
 from affectlens.steering.talking.chat import Chat
 from affectlens.steering.talking.commands import COMMANDS, help_text
@@ -54,6 +59,12 @@ TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+THOUGHTFUL = """{%- for m in messages %}
+{%- set said = m.content %}
+{%- if m.role == "assistant" %}{% set said = said.split("</think>")[-1] %}{% endif %}
+{{- "<" + m.role + ">" + said + "\n" }}
+{%- endfor %}
+{%- if add_generation_prompt %}<assistant>{% endif %}"""
 TOKENIZER = tiny_tokenizer()
 PLAIN = "No dose is set, and replies are plain."
 
@@ -162,7 +173,7 @@ def test_the_model_is_asked_with_the_whole_conversation(chat: Chat, lens: LensMo
     oracle = [lens.tokenizer.apply_chat_template(talk[:n], tokenize=False, add_generation_prompt=True) for n in (1, 3)]
     assert writer.prompts == oracle
     assert session.messages == [*talk, model_said("so it is")]
-    assert [decoding.seed for _, decoding in writer.asked] == [0, 2]
+    assert [decoding.seed for _, decoding in writer.asked] == [0, 1]
 
 
 def test_replies_are_those_of_write(chat: Chat, lens: LensModel, directions: Directions) -> None:
@@ -172,7 +183,7 @@ def test_replies_are_those_of_write(chat: Chat, lens: LensModel, directions: Dir
     chat.do("/fear -0.5")
     chat.do("/temperature 0.9")
     asked = [*first.messages, user("again")]
-    (second,) = write(lens, [asked], doses={"joy": 1.0, "fear": -0.5}, temperature=0.9, seed=2, **how)
+    (second,) = write(lens, [asked], doses={"joy": 1.0, "fear": -0.5}, temperature=0.9, seed=1, **how)
     assert chat.say("again").reply.text == second
 
 
@@ -298,7 +309,46 @@ def test_a_real_writer_stops_when_it_is_no_longer_read(lens: LensModel, chat: Ch
         assert isinstance(heard(session, "and on")[-1], Ends)  # the model and the engine are free again
 
 
+def test_nobody_waits_for_a_reply_that_was_stopped(
+    lens: LensModel, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes while no piece does; and the patience of servers is none of a chat's."""
+
+    class Stopped(SimpleQueue[Any]):
+        def get(self, *_how: Any, **_more: Any) -> Any:
+            raise KeyboardInterrupt
+
+    asked: list[Any] = []
+    gone: list[Any] = []
+
+    def submit(request: Any, _tell: object) -> Any:
+        asked.append(request)
+        return SimpleNamespace(ids=[], cancel=partial(gone.append, request))
+
+    monkeypatch.setattr(writers, "SimpleQueue", Stopped)
+    with Engine(Together(lens, slots=2)) as engine:
+        monkeypatch.setattr(engine, "submit", submit)
+        session = session_of(chat, ByEngine(engine))
+        told(session, "/beside on")
+        assert told(session, "hi") == "Stopped before a word was written: nothing of it is kept."
+    assert gone == asked
+    assert [request.patience for request in gone] == [math.inf] * 2
+
+
 # The context
+
+
+def test_thoughts_that_a_template_drops_are_no_end_of_the_chat(chat: Chat, lens: LensModel) -> None:
+    own = lens.tokenizer.chat_template
+    lens.tokenizer.chat_template = THOUGHTFUL
+    try:
+        writer = Scripted("<think>hm</think>fine")
+        session = session_of(chat, writer)
+        assert [told(session, line) for line in ("one", "two", "three")] == [""] * 3
+    finally:
+        lens.tokenizer.chat_template = own
+    assert writer.prompts[2] == "<user>one\n<assistant>fine\n<user>two\n<assistant>fine\n<user>three\n<assistant>"
+    assert session.messages[1]["content"] == "<think>hm</think>fine"
 
 
 def test_the_oldest_exchanges_are_left_out_and_said(chat: Chat, lens: LensModel) -> None:
@@ -375,7 +425,7 @@ def test_commands_change_the_next_reply(chat: Chat) -> None:
     for line in ("/temperature 0.7", "/top_p 0.9", "/seed 30", "/tokens 5"):
         told(session, line)
     n = len(session.exchanges)
-    assert now()["decoding"] == Decoding(5, 0.7, 0.9, 30 + 2 * n)
+    assert now()["decoding"] == Decoding(5, 0.7, 0.9, 30 + n)
 
 
 @pytest.mark.parametrize(
@@ -447,15 +497,55 @@ def test_undo_and_retry_keep_what_they_drop(chat: Chat) -> None:
     heard(session, "two")
     assert told(session, "/retry").startswith("It is the same: at temperature 0")
     assert [one.said for one in session.exchanges] == ["one", "two"]
-    assert session.exchanges[1].decoding.seed == 3
+    assert session.exchanges[1].decoding.seed == 2
     told(session, "/temperature 1")
     assert told(session, "/retry") == ""
-    assert session.exchanges[1].decoding.seed == 4
+    assert session.exchanges[1].decoding.seed == 3
     assert told(session, "/undo") == "Dropped: 'two'. 1 left."
     assert [m["content"] for m in as_json(session)["dropped"][::2]] == ["two"] * 3
     session.writer = Scripted("", breaks=True)
     heard(session, "/retry")
     assert [one.text for one in session.exchanges] == ["ok"]  # a retry that is stopped leaves the reply
+
+
+def test_no_two_replies_share_their_luck(chat: Chat, tmp_path: Path) -> None:
+    writer = Scripted("ok")
+    session = session_of(chat, writer)
+    for line in ("a", "/retry", "/retry", "b", "/undo", "b", "/undo", "/undo", "a", "/retry", "b"):
+        heard(session, line)
+    seeds = [decoding.seed for _, decoding in writer.asked]
+    assert seeds == list(range(8))
+    told(session, f"/save {tmp_path / 'talk.json'}")
+    heard(session, "/reset")
+    heard(session, f"/load {tmp_path / 'talk.json'}")
+    heard(session, "c")
+    assert session.exchanges[-1].decoding.seed == 8
+
+
+def test_a_space_before_the_slash_is_none(chat: Chat) -> None:
+    session = session_of(chat, Scripted("ok"))
+    assert "fear dose -0.2" in told(session, "  /fear -0.2 ")
+    heard(session, " //joy ")
+    assert session.messages[0] == user("/joy")
+
+
+def test_peak_words_of_probes_colour_and_come_first(chat: Chat, lens: LensModel, probes: Probes) -> None:
+    """The class "terror" is the direction "fear"."""
+    named = replace(probes, classes=("anger", "joy", "terror"))
+    session = session_of(chat, Scripted("ok"))
+    session.settings = replace(session.settings, probes=named)
+    told(session, "/joy 0 /fear 1")
+    heard(session, "hi")
+    assert [column.emotion for column in session.exchanges[0].columns] == ["terror", "anger", "joy", "fear"]
+    assert session.exchanges[0].column == 0
+    for typed_name, name, at in (("terror", "terror", 0), ("Joy", "joy", 2), ("fear", "fear", 3), ("rage", "anger", 1)):
+        assert told(session, f"/colours {typed_name}") == f"Tokens are coloured by {name}, where it is read."
+        heard(session, "hi")
+        assert session.exchanges[-1].column == at
+    told(session, "/joy 1 /fear 0")
+    told(session, "/colours fear")
+    heard(session, "hi")  # the direction of fear is not read now: the probe of the same emotion is
+    assert session.exchanges[-1].columns[session.exchanges[-1].column or 0].emotion == "terror"
 
 
 # Files
@@ -652,7 +742,7 @@ def test_a_conversation_through_a_pipe(typed: Typed, lens: LensModel, directions
     (first,) = write(lens, ["hi"], doses={"joy": 1.0}, **how)
     asked = [user("hi"), model_said(first.strip()), user("again")]
     doses = {"joy": 1.0, "fear": -0.5}
-    (second,), (bare,) = write(lens, [asked], doses=doses, seed=2, **how), write(lens, [asked], max_new_tokens=8)
+    (second,), (bare,) = write(lens, [asked], doses=doses, **how), write(lens, [asked], max_new_tokens=8)
     lines = ["hi", "/fear -0.5", "/beside", "again", "/quit", "never said"]
     code, out, err = typed("-q", "--emotion", "joy=1", said="\n".join(lines))
     assert (code, err) == (0, "")
@@ -675,6 +765,37 @@ def test_the_end_keeps_what_was_not_saved_and_says_where(typed: Typed, tmp_path:
     assert json.loads(file.read_text(encoding="utf-8"))["messages"][0] == user("hi")
     assert typed("--emotion", "joy=1", said=f"hi\n/save {tmp_path / 'a.json'}\n")[2] == ""
     assert typed(said="/doses\n")[1:] == (f"{PLAIN}\n/help lists commands, /quit ends.\n{PLAIN}\n", "")
+
+
+def test_a_quiet_pipe_keeps_nothing_and_others_say_where(
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AFFECTLENS_CACHE", str(tmp_path))
+    assert typed("-q", said="hi\n")[2] == ""
+    assert not list(tmp_path.rglob("*.json"))
+    (line,) = typed(said="hi\n")[2].splitlines()
+    (file,) = tmp_path.rglob("*.json")
+    assert line == f"The conversation is kept in {file}; /load goes on with it."
+
+
+def test_what_ended_the_chat_is_not_hidden(typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be kept, and something went wrong before that."""
+    (tmp_path / "chats").write_text("a file, and no folder")
+    monkeypatch.setenv("AFFECTLENS_CACHE", str(tmp_path))
+    code, _, err = typed(said="hi\n")
+    assert code == 2
+    assert "can't be written" in err
+
+    def broken() -> Generator[str, None, None]:
+        yield "hi"
+        raise SteerError("The line broke.")
+
+    monkeypatch.setattr(launch, "piped_lines", broken)
+    code, _, err = typed()
+    first, last = err.strip().splitlines()
+    assert code == 2
+    assert first.startswith("The conversation could not be kept: ")
+    assert "The line broke." in last
 
 
 def test_probes_read_the_replies(typed: Typed, probes: Probes, tmp_path: Path) -> None:

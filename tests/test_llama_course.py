@@ -14,6 +14,7 @@ from affectlens.model import LensModel
 from affectlens.sites import Site
 from affectlens.steering import Direction, Directions, Gate, SteeringPlan, plan_for
 from affectlens.steering.engines.gguf_files import find_gguf
+from affectlens.steering.engines.llama import room_for
 from affectlens.steering.engines.llama_course import NOTHING, Course, Push, check_plan
 from affectlens.steering.engines.llama_native import library
 from affectlens.steering.exporting import summed
@@ -57,6 +58,22 @@ def test_each_position_gets_its_share_of_the_sum(llama: LensModel, positions: st
     assert [course.at(p) for p in reversed(range(WHOLE))] == [
         Course(plan, PROMPT).at(p) for p in reversed(range(WHOLE))
     ]
+
+
+def test_a_conversation_has_the_models_own_context_as_far_as_a_gib_goes(llama: LensModel) -> None:
+    """The count of a model's cells is that of its own cache, in float32."""
+    with torch.inference_mode():
+        cache = llama.hf(torch.tensor([[1, 2, 3]]), use_cache=True).past_key_values
+    floats = sum(part.numel() for layer in cache.layers for part in (layer.keys, layer.values))
+    own = llama.n_ctx
+    assert room_for(llama, 1) == own
+    llama.n_ctx = 10**9
+    try:
+        assert room_for(llama, 1) == 2**30 // (4 * floats // 3)
+        assert room_for(llama, 2) == room_for(llama, 1) // 2
+        assert room_for(llama, 10**6) == 2048
+    finally:
+        llama.n_ctx = own
 
 
 def test_equal_doses_are_equal_and_none_is_nothing(llama: LensModel) -> None:

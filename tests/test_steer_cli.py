@@ -23,6 +23,7 @@ from affectlens.quiet import quiet_transformers
 from affectlens.run import Run
 from affectlens.steering import Direction, Directions
 from affectlens.steering.cli import steer
+from affectlens.steering.engines import gguf_files
 from affectlens.steering.explaining import one_line
 from affectlens.steering.typed import parse_doses, parse_layers
 from affectlens.steering.writing import write
@@ -326,6 +327,48 @@ def test_an_evaluation_is_begun_told_and_continued(
     refused(typed("m", "--evaluate", "--seed", "13", "--out", "n"), "continue with: affectlens steer --resume n")
     Run.create(tmp_path / "probed", command="probe", config={})
     refused(typed("--resume", tmp_path / "probed"), "is a run of affectlens probe")
+
+
+def test_explain_tells_gate_and_loop(joyful: Typed, lens: LensModel, tmp_path: Path) -> None:
+    probes = Probes("category", ("anger", "joy"), 0, "resid_post", "mean", lens.name, lens.fingerprint, "planted", "b",
+                    {"logistic": np.ones((lens.n_layers, 1, lens.d_model))},
+                    {"logistic": np.zeros((lens.n_layers, 1))})  # fmt: skip
+    file = probes.save(tmp_path / "category.safetensors")
+    watched = ("--gate", "probe:joy>0.5", "--loop", "probe:joy<1", "--probes", file)
+    steered = ("--emotion", "joy=0.5", "--layers", "1", "--explain", "--json")
+    (term,) = strict(joyful(*steered, *watched)[1])["terms"]
+    assert term["gate"] == "probe of joy at layer 0 above 0.5"
+    assert term["loop"] == "probe of joy at layer 0 is below 1"
+    (term,) = strict(joyful(*steered)[1])["terms"]
+    assert (term["gate"], term["loop"]) == (None, None)
+
+
+def test_explain_fetches_no_file_for_llama_cpp(joyful: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gguf_files, "find_gguf", None)
+    asked = ("--engine", "llama.cpp", "--emotion", "joy=0.5", "--layers", "1")
+    code, out, err = joyful(*asked, "--explain")
+    assert (code, err) == (0, "")
+    assert out.startswith("L1.resid_post:\n  joy dose +0.5: add")
+    refused(joyful(*asked, "--explain", "--gguf", "nowhere.gguf"), "There is no file nowhere.gguf")
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (("--operator", "rotate(30)", "--layers", "1"), "the operator rotate(30) is asked for: the PyTorch engine can"),
+        (("--gate", "fear>90", "--layers", "1"), "a gate or a loop is asked for: the PyTorch engine can"),
+        (("--loop", "joy<75", "--layers", "1"), "a gate or a loop is asked for: the PyTorch engine can"),
+        ((), "llama.cpp has no control vector for layer 0"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", [("hi",), ("--explain",), ("--interactive",)], ids=str)
+def test_what_llama_cpp_cannot_do_is_refused_before_anything_is_loaded(
+    joyful: Typed, monkeypatch: pytest.MonkeyPatch, mode: tuple[str], args: tuple[str, ...], sentence: str
+) -> None:
+    monkeypatch.setattr(gguf_files, "find_gguf", None)
+    monkeypatch.setattr(affectlens.model, "load_model", None)
+    refused(joyful(*mode, "--engine", "llama.cpp", "--emotion", "joy=0.5", *args), sentence)
 
 
 def test_parsing() -> None:

@@ -1,25 +1,26 @@
 """Writing the replies of many conversations at one turn, each with its own doses."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import pandas as pd
-
-from affectlens.errors import CaptureError, SteerError
+from affectlens.errors import SteerError
 from affectlens.generating import Decoding
-from affectlens.layouts import Message, lay_out
+from affectlens.layouts import Message
 from affectlens.model import LensModel
 from affectlens.steering.directions import Directions
-from affectlens.steering.engines.request import End, Piece, Request
+from affectlens.steering.engines.request import End, Piece, Request, Tell
+from affectlens.steering.fitting import fit
 from affectlens.steering.plan import SteeringPlan, plan_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from affectlens.steering.engines.engine import Engine
+    from affectlens.steering.engines.ticket import Ticket
 
 SLOTS = 32  # replies that are written at a time
 _Key = tuple[tuple[tuple[str, str], ...], tuple[tuple[str, float], ...], int]
@@ -89,20 +90,23 @@ class EngineWriter:
         told: SimpleQueue[tuple[int, Piece | End]] = SimpleQueue()
         texts, dropped = [""] * len(asked), [0] * len(asked)
         waiting = list(enumerate(asked))
-        running = 0
-        while waiting or running:
-            while waiting and running < SLOTS:
-                at, one = waiting.pop(0)
-                request, dropped[at] = self._request(one)
-                self.engine.submit(request, lambda event, at=at: told.put((at, event)))  # type: ignore[misc]
-                running += 1
-            at, event = told.get()
-            if isinstance(event, Piece):
-                texts[at] += event.text
-                continue
-            running -= 1
-            if event.reason not in ("stop", "length"):
-                raise SteerError(event.error or f"A reply ended by {event.reason}: run it anew with --resume.")
+        running: dict[int, Ticket] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < SLOTS:
+                    at, one = waiting.pop(0)
+                    request, dropped[at] = self._request(one)
+                    running[at] = self.engine.submit(request, _telling(told, at))
+                at, event = told.get()
+                if isinstance(event, Piece):
+                    texts[at] += event.text
+                    continue
+                del running[at]
+                if event.reason not in ("stop", "length"):
+                    raise SteerError(event.error or f"A reply ended by {event.reason}: run it anew with --resume.")
+        finally:
+            for ticket in running.values():
+                ticket.cancel()
         return [Written(text.strip(), n) for text, n in zip(texts, dropped, strict=True)]
 
     def _request(self, one: Asked) -> tuple[Request, int]:
@@ -110,7 +114,11 @@ class EngineWriter:
         plan: SteeringPlan | None = None
         if one.doses:
             plan = plan_for(self.model, one.doses, directions=self.directions)
-        return Request(ids, replace(self.decoding, seed=one.seed), plan, patience=3600.0), dropped
+        return Request(ids, replace(self.decoding, seed=one.seed), plan, patience=math.inf), dropped
+
+
+def _telling(told: "SimpleQueue[tuple[int, Piece | End]]", at: int) -> Tell:
+    return lambda event: told.put((at, event))
 
 
 @contextmanager
@@ -141,22 +149,10 @@ def fitting(model: LensModel, said: Sequence[tuple[str, str]], most: int) -> tup
         most: tokens that the reply may have.
 
     Raises:
-        CaptureError: a last line that does not fit by itself, or a model without a chat template.
+        CaptureError: a last line that does not fit by itself, or a chat template that is missing or refuses it.
     """
-    for dropped in range(len(said)):
-        talk = messages(said[dropped:])
-        try:
-            frame = pd.DataFrame({"id": ["talk"], "text": [talk[-1]["content"]], "messages": [talk]})
-            (layout,) = lay_out(model, frame, chat=True)
-            if len(layout) + most <= model.n_ctx:
-                return tuple(layout.ids), dropped
-        except CaptureError:
-            if dropped == len(said) - 1:
-                raise
-    raise CaptureError(
-        f"The user's last line and a reply of {most} tokens do not fit into the context of {model.name} "
-        f"({model.n_ctx}): shorten the line, or ask for fewer tokens."
-    )
+    prompt, dropped = fit(model, [_pair(*one) for one in said[:-1]], said[-1][0], most=most)
+    return tuple(prompt.ids), dropped
 
 
 def messages(said: Sequence[tuple[str, str]]) -> list[Message]:
@@ -165,7 +161,8 @@ def messages(said: Sequence[tuple[str, str]]) -> list[Message]:
     Args:
         said: the pairs, in order.
     """
-    talk: list[Message] = []
-    for line, reply in said:
-        talk += [{"role": "user", "content": line}, {"role": "assistant", "content": reply or _SILENCE}]
-    return talk[:-1]
+    return [message for one in said for message in _pair(*one)][:-1]
+
+
+def _pair(line: str, reply: str) -> list[Message]:
+    return [{"role": "user", "content": line}, {"role": "assistant", "content": reply or _SILENCE}]

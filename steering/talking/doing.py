@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from affectlens.errors import SteerError
 from affectlens.steering.directions import spelled
 from affectlens.steering.talking.events import Event, Says
+from affectlens.steering.talking.exchanges import among
 from affectlens.steering.talking.settings import NOTHING
 from affectlens.steering.typed import dose
 
@@ -62,11 +63,12 @@ def colours(session: "Session", rest: str) -> Iterator[Event]:
         yield Says("Tokens are coloured." if on_now else "Tokens are not coloured.")
         return
     probes = session.settings.probes
-    known = [*session.settings.directions.emotions, *(probes.classes if probes else ())]
-    if spelled(rest) not in known:
-        raise SteerError(f"/colours {rest} is not known: choose on, off, {', '.join(dict.fromkeys(known))}.")
-    session.settings = replace(session.settings, colours=True, shown=spelled(rest))
-    yield Says(f"Tokens are coloured by {spelled(rest)}, where it is read.")
+    known = list(dict.fromkeys([*(probes.classes if probes else ()), *session.settings.directions.emotions]))
+    shown = among(known, rest)
+    if shown is None:
+        raise SteerError(f"/colours {rest} is not known: choose on, off, {', '.join(known)}.")
+    session.settings = replace(session.settings, colours=True, shown=shown)
+    yield Says(f"Tokens are coloured by {shown}, where it is read.")
 
 
 def gate(session: "Session", rest: str) -> Iterator[Event]:

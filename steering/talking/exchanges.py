@@ -77,8 +77,8 @@ class Exchange:
     def column(self) -> int | None:
         """The column that colours it; None where nothing was read."""
         names = [column.emotion for column in self.columns]
-        wanted = spelled(self.shown) if self.shown else ""
-        return names.index(wanted) if wanted in names else 0 if names and self.reply.readings.size else None
+        wanted = among(names, self.shown)
+        return names.index(wanted) if wanted else 0 if names and self.reply.readings.size else None
 
     def centre(self, column: int) -> float:
         """The colours' zero: 0 of a logit, else the median token of the plain reply, or of the only one.
@@ -111,6 +111,24 @@ class Exchange:
         from affectlens.steering.talking.pages import as_html
 
         return as_html(self)
+
+
+def among(names: Sequence[str], wanted: str) -> str | None:
+    """The name that is meant: itself if it is there, else the other word, basic or peak, of the same emotion.
+
+    >>> among(["fear", "grief"], "Sadness"), among(["sadness", "grief"], "grief"), among(["fear"], "joy")
+    ('grief', 'grief', None)
+
+    Args:
+        names: of columns.
+        wanted: as typed.
+    """
+    own = wanted.strip()
+    for alike in (str, str.lower, spelled):
+        for name in names:
+            if alike(name) == alike(own):
+                return name
+    return None
 
 
 def _pieces(tokens: Sequence[str], values: Float[np.ndarray, " pos"]) -> list[Shown]:

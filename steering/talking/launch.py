@@ -71,7 +71,7 @@ def _engine(model: LensModel, given: Engine | None) -> Iterator[Engine]:
 
 
 def converse(session: Session, *, quiet: bool) -> None:
-    """Answer line by line, from a terminal or a pipe, and keep what was not saved at the end.
+    """Answer line by line, from a terminal or a pipe, and keep what was not saved at the end, except of a quiet pipe.
 
     Args:
         session: the conversation.
@@ -81,14 +81,25 @@ def converse(session: Session, *, quiet: bool) -> None:
     typed = sys.stdin.isatty() and sys.stdout.isatty()
     drawn = typed and not console.is_dumb_terminal
     shower: Shower = Terminal(console, session, quiet=quiet) if drawn else Lines(quiet=quiet)
+    keeping = typed or not quiet  # a quiet pipe has it all
     try:
         if typed:
             _typed(session, shower)
         else:
             _piped(session, shower)
-    finally:
-        if (path := keep(session)) and not quiet:
-            print(f"The conversation is kept in {path}; /load goes on with it.", file=sys.stderr)
+    except BaseException:
+        try:
+            _keep(session, keeping)
+        except (SteerError, OSError) as error:  # what ended the chat is told after it, not hidden by it
+            print(f"The conversation could not be kept: {error}", file=sys.stderr)
+        raise
+    _keep(session, keeping)
+
+
+def _keep(session: Session, keeping: bool) -> None:
+    """Keep what was not saved, and say where: on standard error, for all who have it kept."""
+    if keeping and (path := keep(session)):
+        print(f"The conversation is kept in {path}; /load goes on with it.", file=sys.stderr)
 
 
 def _piped(session: Session, shower: Shower) -> None:

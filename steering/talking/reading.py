@@ -5,10 +5,11 @@
    is steered, all directions of the set.
 """
 
+from contextlib import suppress
+
 import numpy as np
 
-from affectlens.errors import SteerError
-from affectlens.generating import end_tokens
+from affectlens.errors import BatteryError, SteerError
 from affectlens.layouts import Layout
 from affectlens.model import LensModel
 from affectlens.probing.probes import Probes
@@ -16,6 +17,7 @@ from affectlens.probing.tokens.reading import find_class
 from affectlens.sites import Site
 from affectlens.steering.colouring import strings
 from affectlens.steering.directions import Directions
+from affectlens.steering.ends import without_end
 from affectlens.steering.plan import SteeringPlan, plan_for
 from affectlens.steering.readers import Reader, read, readers_for
 from affectlens.steering.talking.exchanges import Column, Side
@@ -40,7 +42,8 @@ def reading_of(model: LensModel, plan: SteeringPlan | None, directions: Directio
     watched = plan if plan is not None and steered else _every(model, directions)
     if probes is not None:
         wanted = [t.direction.emotion for t in sorted(watched.terms, key=lambda t: -abs(t.strength))] if steered else []
-        found += sorted(_of_probes(model, probes), key=lambda one: _place(one[0].emotion, wanted))
+        classes = _classes_of(probes, wanted)
+        found += sorted(_of_probes(model, probes), key=lambda one: _place(one[0].emotion, classes))
     try:
         projections = readers_for(model, watched, None, None, None)
     except SteerError:  # a plan that only scales parts has no direction to read with
@@ -53,6 +56,15 @@ def reading_of(model: LensModel, plan: SteeringPlan | None, directions: Directio
 
 def _every(model: LensModel, directions: Directions) -> SteeringPlan:
     return plan_for(model, dict.fromkeys(directions.emotions, 1.0), directions=directions, raw=True)
+
+
+def _classes_of(probes: Probes, emotions: list[str]) -> list[str]:
+    """What the probes call these emotions, which may be their peak words; without those that they don't know."""
+    found = []
+    for emotion in emotions:
+        with suppress(BatteryError):
+            found.append(find_class(probes, emotion)[2])
+    return found
 
 
 def _place(name: str, wanted: list[str]) -> int:
@@ -85,7 +97,6 @@ def read_side(model: LensModel, prompt: Layout, ids: list[int], text: str, reade
         text: the reply.
         readers: what reads; none for a reply that is not to be read.
     """
-    ends = end_tokens(model)
-    own = ids[:-1] if ids and ids[-1] in ends else ids
+    own = without_end(model, ids)
     values = read(model, prompt.ids, own, readers) if readers else np.zeros((len(own), 0))
     return Side(text, tuple(own), strings(model.tokenizer, own), values)

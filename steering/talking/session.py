@@ -12,15 +12,17 @@ from affectlens.errors import AffectLensError
 from affectlens.generating import Decoding
 from affectlens.layouts import Layout, Message
 from affectlens.model import LensModel
+from affectlens.steering.fitting import fit
 from affectlens.steering.plan import SteeringPlan
 from affectlens.steering.readers import Reader
 from affectlens.steering.talking.commands import do
 from affectlens.steering.talking.events import Begins, Breaks, Ends, Event, Grows, Says
 from affectlens.steering.talking.exchanges import Column, Exchange, Side
-from affectlens.steering.talking.fitting import fit
 from affectlens.steering.talking.reading import read_side, reading_of
 from affectlens.steering.talking.settings import Settings, mark_of
 from affectlens.steering.talking.writers import Plans, Writer
+
+_SHORTER = "ask for shorter replies, /tokens 16"
 
 
 @dataclass
@@ -58,11 +60,11 @@ class Session:
         Args:
             line: a message; a command if it begins with a slash; a message that begins with a slash if with two.
         """
-        self.stopped = False
+        self.stopped, line = False, line.strip()
         try:
             if line.startswith("/") and not line.startswith("//"):
                 yield from do(self, line[1:])
-            elif said := line.strip().removeprefix("/"):
+            elif said := line.removeprefix("/"):
                 yield from self.answer(said)
         except AffectLensError as error:
             yield Says(str(error), wrong=True)
@@ -79,10 +81,11 @@ class Session:
         """
         kept = self.exchanges[:-1] if anew else self.exchanges
         plan = self.settings.plan(self.model)
-        seed = self.exchanges[-1].decoding.seed + 1 if anew else self.settings.decoding.seed + 2 * len(kept)
-        decoding = replace(self.settings.decoding, seed=seed)  # what is asked again has other luck
+        count = len(self.exchanges) + len(self.dropped)  # whatever is asked again has other luck
+        decoding = replace(self.settings.decoding, seed=self.settings.decoding.seed + count)
         most, n_ctx = decoding.max_new_tokens, self.writer.n_ctx
-        prompt, left_out = fit(self.model, kept, said, most=most, n_ctx=n_ctx)
+        before = [one.messages for one in kept]
+        prompt, left_out = fit(self.model, before, said, most=most, n_ctx=n_ctx, advice=_SHORTER)
         yield from self._told_of(left_out, n_ctx)
         plans: Plans = {"steered": plan} if plan else {"plain": None}
         if self.settings.beside and plan:

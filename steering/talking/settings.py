@@ -104,9 +104,7 @@ class Settings:
     def _plan(self, model: LensModel, doses: dict[str, float]) -> SteeringPlan:
         if not doses:
             raise SteerError("No emotion is named: give one with its dose, /joy 0.6.")
-        named_there = any(str(self.how.get(name, "")).strip().startswith("probe:") for name in ("gate", "loop"))
-        probes = self.probes if named_there else None  # a plan refuses probes that nothing names
-        return plan_for(model, doses, directions=self.directions, probes=probes, **self.how)
+        return plan_for(model, doses, directions=self.directions, probes=self.probes, **self.how)
 
 
 def mark_of(plan: SteeringPlan | None) -> str:

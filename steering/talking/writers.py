@@ -1,5 +1,6 @@
 """Who writes the replies: the model itself, one after the other, or an engine, all of them in one forward pass."""
 
+import math
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import nullcontext
 from queue import SimpleQueue
@@ -123,7 +124,8 @@ class ByEngine:
         heard = dict.fromkeys(plans, 0)  # tokens
         try:
             for name, plan in plans.items():
-                tickets[name] = self.engine.submit(Request(tuple(prompt.ids), decoding, plan), _named(name, told))
+                request = Request(tuple(prompt.ids), decoding, plan, patience=math.inf)  # who talks stops it by Ctrl-C
+                tickets[name] = self.engine.submit(request, _named(name, told))
             open_ = set(plans)
             while open_:
                 name, event = told.get()
