@@ -17,7 +17,7 @@ from typing import Any
 
 from affectlens.capturing import budget, plan_batches
 from affectlens.errors import SteerError
-from affectlens.generating import Decoding, end_tokens, generate
+from affectlens.generating import Decoding, generate
 from affectlens.layouts import Layout, Message, lay_out
 from affectlens.model import LensModel
 from affectlens.probing.probes import Probes
@@ -25,6 +25,7 @@ from affectlens.progress import tracked
 from affectlens.steering import colouring
 from affectlens.steering.applying import steer
 from affectlens.steering.directions import Directions
+from affectlens.steering.ends import without_end
 from affectlens.steering.plan import SteeringPlan, plan_for
 from affectlens.steering.readers import Reader, read, readers_for
 from affectlens.steering.sides import Beside, Pair, Reply
@@ -139,12 +140,12 @@ def _written(
     model: LensModel, prompts: list[Layout], how: Decoding, plan: SteeringPlan | None, progress: bool | None
 ) -> list[list[int]]:
     """Token ids of the replies, without end tokens."""
-    ends, out = end_tokens(model), [list[int]() for _ in prompts]
+    out = [list[int]() for _ in prompts]
     batches = plan_batches([len(x) + how.max_new_tokens for x in prompts], budget(model, None))
     with steer(model, plan) if plan is not None else nullcontext():
         for rows in tracked(batches, "steered replies" if plan else "plain replies", show=progress):
             for row, ids in zip(rows, generate(model, [prompts[row] for row in rows], how, keys=rows), strict=True):
-                out[row] = ids[:-1] if ids and ids[-1] in ends else ids
+                out[row] = without_end(model, ids)
     return out
 
 

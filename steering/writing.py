@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from threading import Event, Thread
 from typing import Any
 
@@ -12,6 +13,7 @@ from affectlens.layouts import Layout, Message, lay_out
 from affectlens.model import LensModel
 from affectlens.progress import tracked
 from affectlens.steering.applying import steer, steered_here
+from affectlens.steering.fitting import prompt_of
 from affectlens.steering.plan import SteeringPlan
 from affectlens.texts import as_table
 
@@ -134,4 +136,14 @@ def _laid_out(model: LensModel, prompts: Sequence[str | Sequence[Message]], chat
     frame = as_table(list(prompts)).frame()
     if frame.empty:
         raise SteerError("There is no prompt to reply to.")
-    return lay_out(model, frame, chat=chat)
+    if all(isinstance(prompt, str) for prompt in prompts):
+        return lay_out(model, frame, chat=chat)
+    rows = zip(frame["id"], prompts, strict=True)
+    return [replace(_of_one(model, prompt, chat), name=str(name)) for name, prompt in rows]
+
+
+def _of_one(model: LensModel, prompt: str | Sequence[Message], chat: bool) -> Layout:
+    if not isinstance(prompt, str):
+        return prompt_of(model, prompt)
+    (layout,) = lay_out(model, as_table([prompt]).frame(), chat=chat)
+    return layout
