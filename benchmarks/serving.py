@@ -1,10 +1,11 @@
 """A server under load: many requests at a time against one at a time, steered llama.cpp against plain, and a soak.
 
-Everything goes over a socket to a server in a process of its own, started as a user starts it. The first figure is the
-ratio of tokens a second of 16 concurrent requests with 16 doses to the same requests one after the other; rounds take
-turns, both ways must write the very same texts, and the figure is the median of the rounds' own ratios with quartiles.
-``--llama FILE`` times the engine of llama.cpp with and without a dose. ``--soak MINUTES`` sends random clients, which
-leave early, say garbage, send too much or nothing, and looks for what stays behind.
+But for llama.cpp, everything goes over a socket to a server in a process of its own, started as a user starts it. The
+first figure is the ratio of tokens a second of 16 concurrent requests with 16 doses to the same requests one after the
+other; rounds take turns, both ways must write the very same texts, and the figure is the median of the rounds' own
+ratios with quartiles. ``--llama FILE`` times the engine of llama.cpp with and without a dose, in this process and
+without a socket. ``--soak MINUTES`` sends random clients, which leave early, say garbage, send too much or nothing, and
+looks for what stays behind; the queue is short, so that it is often full.
 
     python benchmarks/serving.py --rounds 7
     python benchmarks/serving.py --soak 10 --tiny
@@ -51,7 +52,7 @@ def main(
         if llama is not None:
             facts = _llama(model, llama, tokens, rounds)
         elif minutes:
-            with running([*arguments, "--timeout", "20"]) as server:
+            with running([*arguments, "--timeout", "20", "--slots", "4", "--queue", "4"]) as server:
                 facts = soak(server, minutes=minutes)
         else:
             with running([*arguments, "--slots", str(clients)]) as server:

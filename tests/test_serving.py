@@ -233,7 +233,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type", "'text'"),
     ({"messages": [*HI, {"role": "assistant", "content": "x"}]}, "messages", "end with the user's"),
     ({"messages": [{"role": "user", "content": "x" * 1100}]}, "messages", "the context of LlamaForCausalLM holds 1024"),
-    ({"messages": [{"role": "user", "content": "x" * 9000}]}, "messages", "9000 tokens, and the context holds 1024"),
+    ({"messages": [{"role": "user", "content": "x" * 9000}]}, "messages", "9000 characters, and the context holds"),
+    ({"messages": [{"role": "user", "content": "x" * 1500}]}, "messages", "1500 tokens, and the context holds 1024"),
     ({"prompt": "x"}, "prompt", "not known here"),
     ({"model": 3}, "model", "valid string"),
 ]  # fmt: skip
@@ -243,6 +244,7 @@ REFUSED_TEXTS: list[tuple[dict[str, Any], str]] = [
     ({"prompt": [1.5]}, "write a text"), ({"prompt": [True]}, "write a text"), ({"prompt": ""}, "no tokens"),
     ({"prompt": ...}, "it is missing"), ({"echo": True}, "echo is not supported"),
     ({"best_of": 3}, "best_of other than 1"),
+    ({"logprobs": 0}, "logprobs is not supported"), ({"n": 0}, "n other than 1"),
     ({"prompt": [5] * 1025}, "1025 tokens"), ({"suffix": "x"}, "suffix is not supported"),
 ]  # fmt: skip
 
@@ -268,6 +270,8 @@ def test_what_changes_nothing_is_ignored(tiny: Site) -> None:
                      response_format={"type": "text"}, logprobs=False, parallel_tool_calls=True)  # fmt: skip
     assert same.status_code == 200
     assert same.json()["choices"] == tiny.post().json()["choices"]
+    blank: dict[str, Any] = dict.fromkeys(("n", "best_of", "logprobs", "seed", "stop", "stream", "response_format"))
+    assert tiny.post("/v1/completions", temperature=0, **blank).status_code == 200
 
 
 def test_bodies_that_are_no_requests(tiny: Site) -> None:
@@ -283,7 +287,18 @@ def test_bodies_that_are_no_requests(tiny: Site) -> None:
         response = sent(body)
         assert response.status_code in (400, 404)
         assert sentence in response.json()["error"]["message"]
-    assert "Content-Type: application/json" in sent(b'{"prompt": "x"}', "text/plain").json()["error"]["message"]
+    for kind in (
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/jsonp",
+        "text/plain; application/json",
+    ):
+        other = sent(b'{"model": "tiny", "prompt": "x"}', kind)
+        assert other.status_code == 415
+        assert "Content-Type: application/json" in other.json()["error"]["message"]
+    bare = httpx.post(tiny.url + "/v1/completions", content=b'{"model": "tiny", "prompt": "x"}')
+    assert ("content-type" in bare.request.headers, bare.status_code) == (False, 415)
+    assert sent(b'{"model": "tiny", "prompt": "x"}', "Application/JSON; charset=utf-8").status_code == 200
     missing = tiny.get("/v1/nowhere")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
     assert tiny.get("/v1/completions").status_code == 405
@@ -347,9 +362,13 @@ def test_web_pages_are_let_in_only_if_named(tiny: Site, lens: LensModel) -> None
     assert httpx.options(f"{tiny.url}/v1/completions", headers=ask).status_code == 405
     assert "access-control-allow-origin" not in tiny.get("/v1/models", origin="https://a.example").headers
     with site(lens, origin="https://a.example", token="t") as one:
-        assert httpx.options(f"{one.url}/v1/completions", headers=ask).status_code == 200
-        allowed = one.get("/v1/models", origin="https://a.example").headers["access-control-allow-origin"]
-        assert allowed == "https://a.example"
+        official = {
+            "access-control-request-headers": "authorization,content-type,x-stainless-os,x-stainless-retry-count"
+        }
+        assert httpx.options(f"{one.url}/v1/completions", headers=ask | official).status_code == 200
+        allowed = one.get("/v1/models", origin="https://a.example").headers
+        assert allowed["access-control-allow-origin"] == "https://a.example"
+        assert allowed["access-control-expose-headers"] == "retry-after"
         assert "access-control-allow-origin" not in one.get("/v1/models", origin="https://b.example").headers
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from affectlens.steering.serving.flowing import Flow
 from affectlens.steering.serving.refusals import Refusal
 from affectlens.steering.serving.service import Service
+from affectlens.steering.serving.waiting import too_late
 
 
 class Answer:
@@ -71,7 +72,7 @@ class Answer:
         """Why there is no reply, if there is none."""
         reason, end = self.flow.reason, self.flow.end
         if reason == "timeout":
-            return Refusal(504, f"The reply took longer than {self.timeout:g} s: ask for fewer tokens.")
+            return too_late(self.timeout)
         if reason in ("stopping", "cancelled"):
             return Refusal(503, "The server stopped before the reply was over.", headers={"Retry-After": "10"})
         if reason == "error" and end is not None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -10,10 +10,10 @@ from starlette.responses import PlainTextResponse, Response
 
 from affectlens.steering.serving.answering import Answer
 from affectlens.steering.serving.guarding import Guard
-from affectlens.steering.serving.refusals import Json, Refusal, on_failure, on_http_error, on_invalid
+from affectlens.steering.serving.refusals import Json, Refusal, on_http_error, on_invalid
 from affectlens.steering.serving.schemas import Asked, ChatAsked, TextAsked
 from affectlens.steering.serving.service import Service
-from affectlens.steering.serving.streaming import Reply, Stream
+from affectlens.steering.serving.streaming import Reply, Stream, left
 
 _FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -27,11 +27,10 @@ def build_app(service: Service) -> FastAPI:
     app = FastAPI(title="AffectLens", docs_url=None, redoc_url=None)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
-    app.add_exception_handler(Exception, on_failure)
     app.add_middleware(Guard, service=service)
     if service.settings.origin is not None:
         app.add_middleware(CORSMiddleware, allow_origins=[service.settings.origin], allow_methods=["GET", "POST"],
-                           allow_headers=["authorization", "content-type"])  # fmt: skip
+                           allow_headers=["*"], expose_headers=["retry-after"])  # fmt: skip
     _add_replies(app, service)
     _add_models(app, service)
     _add_watching(app, service)
@@ -39,22 +38,23 @@ def build_app(service: Service) -> FastAPI:
 
 
 def _add_replies(app: FastAPI, service: Service) -> None:
-    async def answered(asked: Asked, chat: bool) -> Response:
-        answer = Answer(service, await service.begin(asked), chat=chat)
+    async def answered(asked: Asked, request: Request, chat: bool) -> Response:
+        flow = await service.begin(asked, lambda: left(request.receive))
+        answer = Answer(service, flow, chat=chat)
         if not asked.stream:
             return Reply(service, answer)
         options = asked.stream_options
         return Stream(service, answer, usage=bool(options and options.include_usage))
 
     @app.post("/v1/chat/completions", response_class=Response)
-    async def chat_completions(asked: ChatAsked) -> Response:
+    async def chat_completions(asked: ChatAsked, request: Request) -> Response:
         """A reply to a conversation."""
-        return await answered(asked, True)
+        return await answered(asked, request, True)
 
     @app.post("/v1/completions", response_class=Response)
-    async def completions(asked: TextAsked) -> Response:
+    async def completions(asked: TextAsked, request: Request) -> Response:
         """A text gone on with."""
-        return await answered(asked, False)
+        return await answered(asked, request, False)
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
@@ -80,9 +80,7 @@ def _add_watching(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", response_class=Response)
     async def healthz() -> Response:
         """Whether it takes requests."""
-        if service.stopping:
-            return PlainTextResponse("stopping", 503)
-        return PlainTextResponse("ok")
+        return PlainTextResponse(service.trouble or "ok", 503 if service.trouble else 200)
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:

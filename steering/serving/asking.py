@@ -11,6 +11,7 @@ from affectlens.steering.serving.refusals import Refusal
 from affectlens.steering.serving.schemas import Asked, ChatAsked, TextAsked
 from affectlens.steering.serving.settings import Settings
 from affectlens.steering.serving.unsupported import check_supported
+from affectlens.steering.serving.waiting import Patience
 
 _COMPLETION = 16  # tokens of a completion that names no number: OpenAI's default
 _LONGEST_STOP = 1000
@@ -24,7 +25,7 @@ class Wanted:
     steering: Steering
 
 
-def wanted(asked: Asked, *, settings: Settings, prompts: Prompts, moods: Moods) -> Wanted:
+def wanted(asked: Asked, *, settings: Settings, prompts: Prompts, moods: Moods, patience: Patience) -> Wanted:
     """What a body asks for.
 
     Args:
@@ -32,10 +33,12 @@ def wanted(asked: Asked, *, settings: Settings, prompts: Prompts, moods: Moods) 
         settings: the server's.
         prompts: lays out.
         moods: makes plans.
+        patience: of the client; what is left of it once the prompt is laid out is the reply's.
 
     Raises:
-        Refusal: what can't be done.
+        Refusal: what can't be done, or not in time.
     """
+    patience.check()
     check_supported(asked)
     if asked.model != settings.name:
         sentence = f"There is no model {asked.model!r} here, only {settings.name!r}."
@@ -45,7 +48,7 @@ def wanted(asked: Asked, *, settings: Settings, prompts: Prompts, moods: Moods) 
         raise Refusal(400, f"A stop text has 1 to {_LONGEST_STOP} characters.", param="stop")
     param, most = _limit(asked, settings)
     steering = moods.of(asked.emotion)
-    ids = prompts.chat(asked) if isinstance(asked, ChatAsked) else prompts.text(_text(asked))
+    ids = prompts.chat(asked, patience) if isinstance(asked, ChatAsked) else prompts.text(_text(asked), patience)
     left = prompts.n_ctx - len(ids)
     if left < (most or 1):
         raise Refusal(
@@ -58,7 +61,8 @@ def wanted(asked: Asked, *, settings: Settings, prompts: Prompts, moods: Moods) 
         top_p=1.0 if asked.top_p is None else asked.top_p,
         seed=secrets.randbits(32) if asked.seed is None else asked.seed % 2**63,
     )
-    return Wanted(Request(ids, decoding, steering.plan, stops, settings.timeout), steering)
+    patience.check()
+    return Wanted(Request(ids, decoding, steering.plan, stops, patience.left), steering)
 
 
 def _limit(asked: Asked, settings: Settings) -> tuple[str, int | None]:

@@ -19,7 +19,7 @@ from affectlens.steering.serving.service import Service
 
 _KEEP_ALIVE = 5  # seconds between two requests of a connection
 _HEAD = 16 * 1024  # bytes of a request's head
-_SPARE = 64  # connections beyond those that the engine has room for
+_SPARE = 512  # connections beyond those that the engine has room for: uvicorn counts those that ask for nothing too
 _CLOSING = 3  # seconds in which connections must be closed at the end
 
 

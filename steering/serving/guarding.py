@@ -1,11 +1,13 @@
-"""What every request passes before anything reads it: host, token, the body's size and time; and slow readers.
+"""What every request passes before anything reads it: host, token, the body's kind, size and time; and slow readers.
 
 Nothing larger than the limit is ever kept: bytes are counted as they come. A refusal is sent at once, and what is
-still on its way is then thrown away for a moment, so that a client that is still sending gets to read it.
+still on its way is then thrown away for a moment, so that a client that is still sending gets to read it. What fails
+behind it is answered here, and so is counted, and seen by a web page that may ask.
 """
 
 import asyncio
 import hmac
+import logging
 import re
 from typing import Any
 
@@ -14,9 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from affectlens.steering.serving.refusals import Refusal
 from affectlens.steering.serving.service import Service
 
+_LOG = logging.getLogger(__name__)
 _OPEN = ("/healthz",)  # needs no token
 _LINGER = 2.0  # seconds in which the rest of a refused body is thrown away
 _CLOSE = (b"connection", b"close")
+_JSON = re.compile(rb"application/(?:[^;\s]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 
 
 class Guard:
@@ -39,7 +43,15 @@ class Guard:
         exchange = Exchange(self.service, scope, receive, send)
         refusal = self._refused(scope, exchange)
         respond = refusal.response() if refusal else self.app
-        await respond(scope, exchange.receive, exchange.send)
+        try:
+            await respond(scope, exchange.receive, exchange.send)
+        except Exception:
+            _LOG.exception("The server failed at a request to %s.", scope["path"])
+            if exchange.began:  # the client must not take it for a whole answer
+                exchange.abort()
+                return
+            failure = Refusal(500, "The server failed at this request; its log says where.")
+            await failure.response()(scope, exchange.receive, exchange.send)
 
     def _refused(self, scope: Scope, exchange: "Exchange") -> Refusal | None:
         settings, headers = self.service.settings, exchange.headers
@@ -55,6 +67,9 @@ class Guard:
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 18 or int(length) > settings.max_body:
             return exchange.too_large()
+        if scope["method"] == "POST" and not _JSON.match(headers.get(b"content-type", b"").strip()):
+            # browsers let any page send the other kinds here without asking
+            return Refusal(415, "Send the body as JSON, with Content-Type: application/json.")
         return None
 
 
@@ -69,6 +84,7 @@ class Exchange:
         self._came = 0
         self._read = self.headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in self.headers
         self._gone = False
+        self.began = False  # to answer
 
     def too_large(self) -> Refusal:
         """The refusal of a body beyond the limit."""
@@ -102,6 +118,7 @@ class Exchange:
             message: of ASGI.
         """
         if message["type"] == "http.response.start":
+            self.began = True
             status = 499 if self._gone else message["status"]
             self.service.counts.request(self.scope["path"], status)
             if not self._read:
@@ -112,14 +129,18 @@ class Exchange:
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._patiently(message)
 
+    def abort(self) -> None:
+        """Cut the connection, where the server can."""
+        abort: Any = self.scope.get("state", {}).get("abort")
+        if abort is not None:
+            abort()
+
     async def _patiently(self, message: Message) -> None:
         try:
             async with asyncio.timeout(self.service.settings.timeout):
                 await self._send(message)
         except TimeoutError:
-            abort: Any = self.scope.get("state", {}).get("abort")
-            if abort is not None:
-                abort()
+            self.abort()
             await asyncio.sleep(0)  # the connection is lost by now, and what is sent goes nowhere
 
     async def _throw_away(self) -> None:

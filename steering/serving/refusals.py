@@ -107,11 +107,6 @@ async def on_invalid(_request: Request, error: Exception) -> Response:
     return Refusal(400, f"{path}: {worded(first)}", param=path).response()
 
 
-async def on_failure(_request: Request, _error: Exception) -> Response:
-    """What a mistake of ours is answered with; the log has the rest."""
-    return Refusal(500, "The server failed at this request; its log says where.").response()
-
-
 def worded(found: Any) -> str:
     """What pydantic says, as a sentence.
 

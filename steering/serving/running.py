@@ -82,6 +82,7 @@ def hosted(service: Service, listener: socket.socket) -> Iterator[Host]:
     finally:
         server.begin_stop()
         thread.join()
+        service.close()
 
 
 def serve_forever(service: Service, listener: socket.socket) -> None:
@@ -91,7 +92,10 @@ def serve_forever(service: Service, listener: socket.socket) -> None:
         service: what answers.
         listener: where.
     """
-    Host(service).run([listener])
+    try:
+        Host(service).run([listener])
+    finally:
+        service.close()
 
 
 @contextmanager

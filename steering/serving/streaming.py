@@ -88,8 +88,17 @@ class Stream(Reply):
         yield b"[DONE]"
 
 
-async def _watch(receive: Receive, answer: Answer) -> None:
-    """Cancel the writing once the client leaves."""
+async def left(receive: Receive) -> None:
+    """Returns once the client has left.
+
+    Args:
+        receive: of ASGI.
+    """
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _watch(receive: Receive, answer: Answer) -> None:
+    """Cancel the writing once the client leaves."""
+    await left(receive)
     answer.flow.cancel()

@@ -17,6 +17,7 @@ _HARMLESS = {
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
     "parallel_tool_calls", "prediction",
 }  # fmt: skip
+_COUNTS = {"n", "best_of"}  # 0 is no number of replies
 _MESSAGE = {"tool_calls", "function_call", "audio", "refusal", "tool_call_id"}
 
 
@@ -30,7 +31,7 @@ def check_supported(asked: Asked) -> None:
         Refusal: a field that can't be done, or that nobody knows.
     """
     for name, value in (asked.model_extra or {}).items():
-        if name in _HARMLESS or (value in _OFF and name != "n"):
+        if name in _HARMLESS or _asks_nothing(name, value):
             continue
         if name not in _NEUTRAL:
             raise Refusal(400, f"{name} is not known here: leave it out.", param=name)
@@ -43,3 +44,9 @@ def check_supported(asked: Asked) -> None:
         for name in _MESSAGE & set(message.model_extra or {}):
             if message.model_extra[name] not in _OFF:
                 raise Refusal(400, f"messages[{at}].{name} is not supported here: only texts are.", param="messages")
+
+
+def _asks_nothing(name: str, value: Any) -> bool:
+    if name == "logprobs" and type(value) is int:  # a number, even 0, asks for that of the token itself
+        return False
+    return value is None or (value in _OFF and name not in _COUNTS)
