@@ -4,7 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,7 @@ class Site:
     url: str
     service: Service
     host: Host
+    kept: ExitStack  # closes its clients
 
     @property
     def load(self) -> Load:
@@ -105,7 +106,8 @@ class Site:
         return host, int(port)
 
     def client(self, **how: Any) -> OpenAI:
-        return OpenAI(base_url=f"{self.url}/v1", **{"api_key": "none", "max_retries": 0, "timeout": 60, **how})
+        given = {"api_key": "none", "max_retries": 0, "timeout": 60, **how}
+        return self.kept.enter_context(OpenAI(base_url=f"{self.url}/v1", **given))
 
     def post(self, path: str = "/v1/chat/completions", **body: Any) -> httpx.Response:
         """A request to the served model; ``...`` leaves a field out."""
@@ -141,8 +143,8 @@ def site(
         if send_buffer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         service = Service(engine, moods_of(model), settings=settings)
-        with hosted(service, listener) as host:
-            yield Site(address(listener), service, host)
+        with hosted(service, listener) as host, ExitStack() as kept:
+            yield Site(address(listener), service, host, kept)
 
 
 def soon(true: Callable[[], bool], seconds: float = 5.0) -> bool:
