@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
+from scipy import stats
 
 import affectlens.model
 from affectlens.cli import main
@@ -22,12 +23,15 @@ from affectlens.model import LensModel, load_model
 from affectlens.probing.probes import Probes
 from affectlens.quiet import quiet_transformers
 from affectlens.run import Run
+from affectlens.stats import sign_flips
 from affectlens.steering import Direction, Directions, write
-from affectlens.steering.dynamics import inferring, measuring
+from affectlens.steering.dynamics import contrasting, inferring, measuring, noising
+from affectlens.steering.dynamics.adding import gram_of, lengths
 from affectlens.steering.dynamics.cli import dynamics
 from affectlens.steering.dynamics.conversation import Conversation
 from affectlens.steering.dynamics.dosing import STEP, Dosing
 from affectlens.steering.dynamics.feeding import Readings, points
+from affectlens.steering.dynamics.feeds import identity
 from affectlens.steering.dynamics.launching import redraw
 from affectlens.steering.dynamics.lexicons import LexiconFeed
 from affectlens.steering.dynamics.policies import CLOSED, EQUAL, OPEN, PLAIN, SHUFFLED, equal_mean, open_loop, shuffled
@@ -40,6 +44,7 @@ from affectlens.steering.dynamics.state import FirstOrder, Mood, MoodState, Seco
 from affectlens.steering.dynamics.study import reload
 from affectlens.steering.dynamics.study import run as study
 from affectlens.steering.judging.verdicts import Verdicts
+from affectlens.steering.plan import plan_for
 from affectlens.stimuli.auditing.wording import emotion_words
 from affectlens.stimuli.norms import VAD
 from affectlens.testing import tiny_hf, tiny_tokenizer
@@ -242,12 +247,37 @@ def test_on_one_axis_the_emotion_that_lies_further_out_is_taken() -> None:
     assert dosing.doses(Mood(-0.5, 0.9, -0.9)) == {"sadness": 0.5}
 
 
+def test_a_mood_near_its_baseline_gives_no_dose() -> None:
+    dosing = Dosing(("joy", "sadness"), axes=(0,), full=0.25, still=0.1)
+    far = np.linspace(-0.6, 0.6, 121)
+    rows = dosing.schedule(np.stack([far, 0 * far, 0 * far], axis=1))
+    expected = np.clip((np.abs(far) - 0.1) / 0.25, 0, 1)
+    np.testing.assert_allclose(rows.sum(1), expected, atol=STEP / 2 + 1e-9)
+    assert (rows[np.abs(far) <= 0.1 + 1e-9] == 0).all()
+    with pytest.raises(SteerError, match="still 0 or more"):
+        Dosing(("joy",), still=-0.1)
+
+
+def test_what_is_added_is_the_length_of_the_plans_vectors(tiny: LensModel, vectors: Directions) -> None:
+    rng = np.random.default_rng(0)
+    doses = rng.uniform(0, 1, (5, 3))
+    for row, length in zip(doses, lengths(doses, gram_of(vectors, vectors.emotions)), strict=True):
+        terms = plan_for(tiny, dict(zip(vectors.emotions, row.tolist(), strict=True)), directions=vectors).terms
+        assert np.linalg.norm(np.sum([term.vector for term in terms], axis=0)) / 5.0 == pytest.approx(length)
+
+
 def test_the_controls_have_the_doses_without_the_loop() -> None:
     rng = np.random.default_rng(0)
-    doses = rng.uniform(0, 1, (25, 3))
-    same = equal_mean(doses)
-    np.testing.assert_allclose(same.mean(0), doses.mean(0), atol=1e-15)
-    assert (same == same[0]).all()
+    doses = np.eye(3)[rng.integers(0, 3, 25)] * rng.uniform(0, 1, (25, 1))
+    for gram in (np.eye(3), np.array([[1.0, -0.9, 0.0], [-0.9, 1.0, 0.0], [0.0, 0.0, 2.0]])):
+        same = equal_mean(doses, gram)
+        np.testing.assert_allclose(lengths(same, gram), lengths(doses, gram).mean())
+        assert lengths(doses.mean(0)[None], gram)[0] < 0.9 * lengths(doses, gram).mean(), "emotions at once cancel"
+        np.testing.assert_allclose(
+            same / same.sum(1, keepdims=True), (doses.mean(0) / doses.mean(0).sum())[None].repeat(25, 0)
+        )
+        assert (same == same[0]).all()
+    assert (equal_mean(np.zeros((4, 3)), np.eye(3)) == 0).all()
     other = shuffled(doses, 3)
     assert sorted(map(tuple, other)) == sorted(map(tuple, doses))
     assert not np.array_equal(other, doses)
@@ -348,11 +378,22 @@ def test_smoothing_stays_inside_the_phase() -> None:
 
 def test_the_band_is_of_the_noise_of_calm_plain_replies() -> None:
     rng = np.random.default_rng(0)
-    rows = pd.DataFrame({"protocol": "push", "script": np.repeat(list("abcdef"), 400), "turn": list(range(400)) * 6})
-    rows = rows.assign(policy=PLAIN, level=0, measured=0.4 * rng.standard_normal(2400) + rows["script"].map(ord))
+    scripts = [f"s{i}" for i in range(300)]
+    rows = pd.DataFrame({"protocol": "push", "script": np.repeat(scripts, 25), "turn": list(range(25)) * 300})
+    rows = rows.assign(policy=PLAIN, level=np.tile(PUSH.levels, 300), measured=0.4 * rng.standard_normal(7500))
+    rows["measured"] += np.repeat(rng.standard_normal(300), 25)
     loud = rows.assign(policy=CLOSED, measured=99.0)
-    assert inferring.calm_band(pd.concat([rows, loud]), 4) == pytest.approx(0.4, rel=0.05)
-    assert inferring.calm_band(rows.assign(measured=1.0), 3) == measuring.BAND
+    for window in (1, 3):
+        band = noising.calm_band(pd.concat([rows, loud]), window)
+        fresh = 0.4 * rng.standard_normal((4000, 25))
+        never = measuring.settling(fresh, PUSH, band=band, window=window) > 0
+        assert never.mean() == pytest.approx(0.05, abs=0.02), "noise that nothing moved is settled from the first turn"
+        alone = noising.by_noise(rows, band=band, window=window)
+        for name in ("settling", "overshoot"):
+            mean = measuring.figure_of(name, band=band, window=window)(fresh, fresh, PUSH, None).mean()
+            assert alone[name] == pytest.approx(float(mean), abs=0.05)
+        assert alone["overshoot"] > 0.2, "the furthest of twelve noisy turns lies beyond rest"
+    assert noising.calm_band(rows.assign(measured=1.0), 3) == measuring.BAND
 
 
 def test_the_null_by_turn_order_is_calibrated() -> None:
@@ -387,14 +428,32 @@ def test_a_loop_that_works_is_told_from_its_controls_and_one_that_does_not_is_no
         values = {("r", policy): 0.1 * rng.standard_normal((12, 25)) for policy in (PLAIN, CLOSED, OPEN, EQUAL)}
         values["r", CLOSED] = values["r", CLOSED] + effect * moved
         one = inferring.Measured("push", values, {"r": state}, Phases.of(levels))
-        return inferring.differences([one], band=0.1, window=3)
+        return contrasting.differences([one], band=0.1, window=3)
 
     works, idle = made(1.0), made(0.0)
     mine = works[works["figure"] == "response"]
     assert (mine["p_adjusted"] <= 0.05).all()
     assert mine["value"].between(0.4, 0.6).all()
-    assert (idle["p_adjusted"] > 0.05).all()
+    assert (idle.loc[idle["primary"], "p_adjusted"] > 0.05).all()
+    assert set(works.loc[works["primary"], "figure"]) == {"response"}
+    assert works.loc[~works["primary"], ["p", "p_adjusted"]].isna().all(axis=None), "the others are described"
     assert (works["low"] <= works["value"]).all()
+
+
+@pytest.mark.parametrize(("n", "columns"), [(6, 1), (8, 16), (20, 4)])
+def test_the_threshold_of_what_is_detectable_is_the_tests_own(n: int, columns: int) -> None:
+    """The threshold is max-T's own: with few scripts and many contrasts far above that of one t test."""
+    rng = np.random.default_rng(n)
+    thresholds = [contrasting.critical_t(rng.standard_normal((n, columns)), draws=999) for _ in range(20)]
+    alone = float(stats.t.ppf(0.975, n - 1))
+    assert np.mean(thresholds) > (1.0 if columns == 1 else 1.2) * alone - 0.3
+    table = rng.standard_normal((n, columns))
+    critical = contrasting.critical_t(table, draws=4999)
+    centred = table - table.mean(0)
+    t = centred.mean(0) * 0 + critical  # what a mean of this t adds to centred rows
+    moved = centred + 1.02 * t * centred.std(0, ddof=1) / np.sqrt(n)
+    assert sign_flips(moved).p_adjusted.max() <= 0.05 + 1 / 2**n * 4
+    assert contrasting.critical_t(rng.standard_normal((5, 3))) == np.inf, "five scripts can't give a p of 0.05"
 
 
 # ------------------------------------------------------------------------------------------------------------ the study
@@ -509,7 +568,9 @@ def test_a_model_that_obeys_its_doses_has_the_rules_own_figures(done: tuple[Path
         np.testing.assert_allclose(mine["measured"], expected, atol=1e-5)
         for name in ("response", "settling", "overshoot"):
             of = measuring.figure_of(name, window=1)
-            assert report.row(name, rule)["value"] == pytest.approx(float(of(expected, mood[:, 0], PUSH)), abs=1e-5)
+            assert report.row(name, rule)["value"] == pytest.approx(
+                float(of(expected, mood[:, 0], PUSH, None)), abs=1e-5
+            )
     first, second = report.rules
     assert report.row("overshoot", first)["value"] == pytest.approx(0.0, abs=1e-6)
     assert report.row("overshoot", second)["value"] > 0.3
@@ -527,9 +588,80 @@ def test_policies_dose_as_they_say(done: tuple[Path, DynamicsReport]) -> None:
     assert (plain[doses] == 0).all(axis=None)
     for _, talk in rows[rows["policy"] != PLAIN].groupby(["protocol", "script", "repeat", "rule"]):
         by = {policy: part[doses].to_numpy() for policy, part in talk.groupby("policy")}
-        np.testing.assert_allclose(by[EQUAL], np.repeat(by[CLOSED].mean(0)[None], 25, axis=0), atol=1e-12)
+        added = {policy: part["added"].to_numpy() for policy, part in talk.groupby("policy")}
+        np.testing.assert_allclose(added[EQUAL], added[CLOSED].mean(), atol=1e-12)
         assert sorted(map(tuple, by[SHUFFLED])) == sorted(map(tuple, by[CLOSED]))
         np.testing.assert_array_equal(by[OPEN], by[CLOSED])  # without feedback and with one script for all
+
+
+def test_the_open_loop_knows_only_other_scripts(tiny: LensModel, vectors: Directions, tmp_path: Path) -> None:
+    """One script pushes the other way: its own schedule must not know of it, and the others' must."""
+    scripts = spoken("push", 3)
+    odd = replace(scripts[2], texts=tuple(f"2 {t} {0.25 * k:.4f}" for t, k in enumerate(scripts[2].levels)))
+    _, report = conducted(tiny, vectors, tmp_path / "run", Fake(), scripts=(*scripts[:2], odd), protocols=("push",))
+    rows = report.turns[(report.turns["rule"] == report.rules[0]) & (report.turns["turn"] == 12)]
+    rows = rows.set_index(["policy", "script"])
+    assert rows.at[(CLOSED, "s2"), "dose.joy"] == 1.0
+    assert rows.at[(OPEN, "s2"), "dose.sadness"] == 1.0
+    neither = rows.at[(OPEN, "s0"), "dose.joy"], rows.at[(OPEN, "s0"), "dose.sadness"]
+    assert neither == (0.0, 0.0), "two that cancel"
+
+
+def test_calm_lines_that_differ_leave_the_loop_at_rest(tiny: LensModel, vectors: Directions, tmp_path: Path) -> None:
+    """The band is how far moods stray over calm turns; only so few of those are steered."""
+    rng = np.random.default_rng(0)
+    scripts = tuple(
+        replace(
+            one, texts=tuple(f"{i} {t} {-0.25 * k + 0.2 * rng.standard_normal():.4f}" for t, k in enumerate(one.levels))
+        )
+        for i, one in enumerate(spoken("push"))
+    )
+    how: dict[str, Any] = {"scripts": scripts, "protocols": ("push",), "own": 0.5, "rules": (FirstOrder(),)}
+    _, report = conducted(tiny, vectors, tmp_path / "run", Fake(follows=0.5), **how)
+
+    def steered(found: DynamicsReport, phase: str, column: str = "steered") -> float:
+        rows = found.doses
+        return float(rows.loc[(rows["policy"] == CLOSED) & (rows["phase"] == phase), column].iloc[0])
+
+    assert 0.05 < report.facts["still"] < 0.4
+    assert steered(report, "before", "steered") < 0.1
+    assert steered(report, "push", "steered") > 0.8
+    assert steered(report, "push", "dose") > 0.5
+    _, none = conducted(tiny, vectors, tmp_path / "none", Fake(follows=0.5), **how, still=0.0)
+    assert steered(none, "before") > 0.5
+    rows = report.turns[report.turns["policy"] == CLOSED]
+    one = rows[rows["script"] == "s3"].sort_values("turn")
+    user = np.zeros((25, 3))
+    user[:, 0] = np.clip(one["said.valence"] - report.facts["zeros"]["user"][0], -1, 1)
+    np.testing.assert_allclose(one["alone"], trajectory(FirstOrder(), user)[:, 0], atol=1e-12)
+    assert np.abs(one["alone"] - one["valence"]).max() > 0.05, "tracking does not know the loop's own replies"
+
+
+def test_scripts_are_paired_by_name_whatever_their_order(done: tuple[Path, DynamicsReport]) -> None:
+    _, report = done
+    rng = np.random.default_rng(0)
+    rows = report.turns.assign(measured=rng.standard_normal(len(report.turns)))
+    ramp = rows[rows["protocol"] == "ramp"].sort_values(["script", "turn"], ascending=[False, True])
+    other = pd.concat([rows[rows["protocol"] == "push"], ramp], ignore_index=True)
+    pd.testing.assert_frame_equal(report_on(other, report.facts).differences, report_on(rows, report.facts).differences)
+
+
+def test_a_feed_is_what_it_holds_and_not_its_name(llama: LensModel, tmp_path: Path) -> None:
+    feeds = []
+    for folder, valence in (("a", 0.9), ("b", 0.1)):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "words.csv"
+        path.write_text(f"word,valence,arousal,dominance\ngood,{valence},0.5,0.75\n")
+        feeds += [LexiconFeed(path, bounds=(0.0, 1.0)), LexiconFeed(path, bounds=(0.0, 1.0))]
+    assert len({feed.name for feed in feeds}) == 1
+    assert identity(feeds[0]) == identity(feeds[1]) != identity(feeds[2])
+    weights = np.random.default_rng(0).standard_normal((3, llama.d_model)).astype(np.float32)
+    classes = ("joy", "fear", "neutral")
+    one, same, other = (
+        identity(ProbeFeed(llama, probes_of(llama, classes, "category", w))) for w in (weights, weights, weights + 1)
+    )
+    assert one == same != other
+    assert identity(Numbers()) == "numbers"
 
 
 def test_the_summary_says_what_the_controls_undo(done: tuple[Path, DynamicsReport]) -> None:
@@ -550,6 +682,7 @@ def test_a_model_that_does_not_obey_gives_no_finding(tiny: LensModel, vectors: D
     _, report = conducted(tiny, vectors, tmp_path / "run", Deaf())
     assert "No figure of the closed loop is surely other" in report.summary()[0]
     assert (report.differences["value"] == 0).all(), "the same luck under every policy"
+    assert "overshoot is not to be had" in " ".join(report.summary()).lower()
 
 
 def test_feedback_of_the_own_reply_moves_the_mood(tiny: LensModel, vectors: Directions, tmp_path: Path) -> None:
@@ -713,7 +846,7 @@ def test_the_command(typed: Callable[..., Any], tiny: LensModel, vectors: Direct
     probes = probes_of(tiny, ("joy", "sadness", "neutral"), "category", weights).save(tmp_path / "p.safetensors")
     kept = vectors.save(tmp_path / "d.safetensors")
     args = (tiny.name, "--feed", "probe", "--probes", probes, "--directions", kept, "--quick", "--turns", 11,
-            "--max-new-tokens", 4, "--full", 0.01, "--out", tmp_path / "run")  # fmt: skip
+            "--max-new-tokens", 4, "--full", 0.01, "--still", 0, "--out", tmp_path / "run")  # fmt: skip
     code, out, err = typed(*args, "--dry-run", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["replies"] == 3 * 9 * 11
@@ -723,7 +856,7 @@ def test_the_command(typed: Callable[..., Any], tiny: LensModel, vectors: Direct
     assert f"Report: {tmp_path / 'run' / 'report.html'}" in out
     rows = reload(tmp_path / "run")[1].turns
     assert len(rows) == 3 * 9 * 11
-    assert rows.loc[rows["policy"] == CLOSED, "dose.joy"].max() > 0
+    assert rows[rows["policy"] == CLOSED].filter(like="dose.").sum(axis=1).max() > 0
     code, out, err = typed("--resume", tmp_path / "run", "--json")
     assert code == 0, err
     assert len(json.loads(out)["results"]) == 8

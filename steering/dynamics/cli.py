@@ -37,13 +37,16 @@ def dynamics(
     turns: Annotated[int, typer.Option(help="Of each script: 11 to 25.")] = 25,
     repeats: Annotated[int, typer.Option(min=1, help="Conversations a script, with other luck each.")] = 1,
     own: Annotated[float, typer.Option(min=0.0, help="The weight of the model's own last reply.")] = 0.25,
-    full: Annotated[float, typer.Option(help="How far the mood must go for the full dose.")] = 0.25,
+    full: Annotated[float, typer.Option(help="How far beyond --still the mood must go for the full dose.")] = 0.25,
     ceiling: Annotated[float, typer.Option(min=0.0, help="The largest sum of doses; 1.0 is safe.")] = 1.0,
+    still: Annotated[
+        float | None, typer.Option(min=0.0, help="A mood so near rest steers nothing. Default: where calm turns stay.")
+    ] = None,
     history: Annotated[int, typer.Option(min=0, help="Exchanges that the model is shown.")] = 4,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest reply.")] = 32,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.7,
     band: Annotated[
-        float | None, typer.Option(help="Replies within it count as settled. Default: twice the noise of calm ones.")
+        float | None, typer.Option(help="Replies within it count as settled. Default: what noise stays within.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Three scripts of one protocol, short replies.")] = False,
     out: options.Out = None,

@@ -34,9 +34,10 @@ class Conversation:
         directions: with safe doses; by default those bundled for the model.
         emotions: that are steered; by default all that have directions.
         own: the weight of the model's own last reply beside the user's line.
-        full: the offset of the mood at which doses reach the ceiling.
+        full: the offset of the mood, beyond ``still``, at which doses reach the ceiling.
         ceiling: the largest sum of doses; 1.0 is the safe dose.
         nearest: how many emotions share it.
+        still: the offset up to which the mood counts as at rest.
         zero: what the feed reads in calm texts, which counts as nothing.
         history: exchanges before the last line that the model is shown, as far as they fit.
         decoding: ``max_new_tokens, temperature, top_p, seed`` as :func:`affectlens.steering.write` takes them.
@@ -48,7 +49,7 @@ class Conversation:
     def __init__(self, model: LensModel, *, rule: Rule | None = None, feed: Feed | None = None,
                  directions: Directions | str | Path | None = None, emotions: tuple[str, ...] | None = None,
                  own: float = 0.25, full: float = 0.25, ceiling: float = 1.0, nearest: int = 1,
-                 zero: Mood = REST, history: int = 8, **decoding: Any) -> None:  # fmt: skip
+                 still: float = 0.0, zero: Mood = REST, history: int = 8, **decoding: Any) -> None:  # fmt: skip
         if not model.tokenizer.chat_template:
             raise SteerError(f"{model.name} has no chat template, so it can't hold a conversation.")
         self.model, self.rule, self.feed = model, rule or FirstOrder(), feed or LexiconFeed()
@@ -56,7 +57,7 @@ class Conversation:
         self.directions.expect(model)
         self.dosing = Dosing.of(
             self.directions, emotions=emotions, axes=axes_of(self.feed), baseline=self.rule.baseline, full=full,
-            ceiling=ceiling, nearest=nearest,
+            ceiling=ceiling, nearest=nearest, still=still,
         )  # fmt: skip
         self.own, self.zero, self.history = own, np.asarray(zero, dtype=float), history
         self.decoding: dict[str, Any] = {"max_new_tokens": 64, "temperature": 0.7, "top_p": 0.95, "seed": 0} | decoding

@@ -51,6 +51,15 @@ def feed_of(
     raise SteerError(f"The feed {name!r} is not known: choose {', '.join(FEEDS)}.")
 
 
+def identity(feed: Feed) -> str:
+    """A feed's name, with a digest of its table or probes: of two files of one name each is another feed.
+
+    Args:
+        feed: one of ours, or your own, which counts by its name.
+    """
+    return f"{feed.name} {feed.digest}" if isinstance(feed, LexiconFeed | ProbeFeed) else feed.name
+
+
 def other_than(feed: str) -> str:
     """The instrument that measures if none is named: another than what feeds.
 

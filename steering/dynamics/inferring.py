@@ -1,16 +1,13 @@
-"""Estimates of the figures over scripts, their null by turn order, and differences to the controls.
+"""Estimates of the figures over scripts, and their null by turn order.
 
 A script is a cluster: figures are computed in each (values averaged over repeats first), then averaged over scripts,
-with the intervals of :func:`affectlens.stats.estimate`. Two tests:
-
-1. Turn order. The replies' values are put into another order within each script, each time the same for all figures of
-   a protocol; p is the share of orders whose mean is at least as far from the orders' mean, in their own standard
-   deviations; corrected over rules and figures by the largest (max-T, Westfall and Young 1993).
-2. Controls. The closed loop less each control, script by script; signs of whole scripts are flipped, with max-T over
-   figures, rules and controls (:func:`affectlens.stats.sign_flips`).
+with the intervals of :func:`affectlens.stats.estimate`. The replies' values are put into another order within each
+script, each time the same for all figures of a protocol; p is the share of orders whose mean is at least as far from
+the orders' mean, in their own standard deviations; corrected over rules and figures by the largest (max-T, Westfall
+and Young 1993).
 
 Turn order alone is no proof of the loop's work: users' lines differ by turn too, and plain replies follow them. A
-figure is the loop's only where the controls do not have it.
+figure is the loop's only where the controls do not have it (:mod:`affectlens.steering.dynamics.contrasting`).
 """
 
 from collections.abc import Sequence
@@ -20,9 +17,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from affectlens.stats import DRAWS, Estimate, Statistic, Weights, detectable, estimate, sign_flips
-from affectlens.steering.dynamics.measuring import BAND, LAGS, PUSHED, RAMPED, figure_of, tracking
-from affectlens.steering.dynamics.policies import CLOSED, CONTROLS, PLAIN, POLICIES
+from affectlens.stats import DRAWS, Estimate, Statistic, Weights, estimate
+from affectlens.steering.dynamics.measuring import LAGS, PUSHED, RAMPED, Rest, figure_of, tracking
+from affectlens.steering.dynamics.policies import CLOSED, PLAIN, POLICIES
 from affectlens.steering.dynamics.scripts import Phases
 
 UNIT = "script"
@@ -35,7 +32,7 @@ class Measured:
     Attributes:
         protocol: push or ramp.
         values: by rule and policy; ``[script, turn]``, averaged over repeats. Plain replies are under each rule.
-        states: by rule, the closed loop's valence.
+        states: by rule, the valence of the mood that the user's lines alone would make: the same for every policy.
         phases: of the turns.
     """
 
@@ -44,19 +41,25 @@ class Measured:
     states: dict[str, Float[np.ndarray, "script turn"]]
     phases: Phases
 
+    @property
+    def rest(self) -> Rest:
+        """The mean of plain replies to the calm turns before the push, script by script."""
+        plain = next(values for (_, policy), values in self.values.items() if policy == PLAIN)
+        return plain[:, self.phases.calm].mean(1, keepdims=True)
+
 
 def measured(rows: pd.DataFrame, protocol: str, *, sign: int = -1) -> Measured | None:
     """The values of one protocol from the table of turns; None if it was not run.
 
     Args:
-        rows: one a conversation and turn, with ``measured``.
+        rows: one a conversation and turn, with ``measured`` and ``alone``.
         protocol: push or ramp.
         sign: of the push.
     """
     mine = rows[rows["protocol"] == protocol]
     if mine.empty:
         return None
-    scripts = list(dict.fromkeys(mine["script"]))
+    scripts = sorted(set(mine["script"]))  # one order under every protocol: differences are pairs
 
     def grid(part: pd.DataFrame, column: str) -> Float[np.ndarray, "script turn"]:
         return part.pivot_table(index="script", columns="turn", values=column).loc[scripts].to_numpy(dtype=float)
@@ -68,21 +71,8 @@ def measured(rows: pd.DataFrame, protocol: str, *, sign: int = -1) -> Measured |
         values[rule, PLAIN] = plain
         values |= {(rule, policy): grid(own[own["policy"] == policy], "measured") for policy in POLICIES[1:]
                    if (own["policy"] == policy).any()}  # fmt: skip
-        states[rule] = grid(own[own["policy"] == CLOSED], "valence")
+        states[rule] = grid(own[own["policy"] == CLOSED], "alone")
     return Measured(protocol, values, states, Phases.of(first["level"].tolist(), sign))
-
-
-def calm_band(rows: pd.DataFrame, window: int) -> float:
-    """Half the width within which replies count as settled: what smoothing leaves of the noise, twice.
-
-    Args:
-        rows: one a conversation and turn, with ``measured``.
-        window: of smoothing.
-    """
-    calm = rows[(rows["policy"] == PLAIN) & (rows["level"] == 0)]
-    by_turn = calm.groupby(["protocol", "script", "turn"])["measured"].mean()
-    noise = float((by_turn - by_turn.groupby(level=[0, 1]).transform("mean")).std())
-    return max(BAND, 2 * noise / np.sqrt(window))
 
 
 def figures(
@@ -104,19 +94,19 @@ def figures(
     rows, seen, null = [], [], []
     for one in protocols:
         for (rule, policy), values in one.values.items():
-            for name in _names(one):
+            for name in names_of(one):
                 of = figure_of(name, band=band, window=window)
-                by_script = of(values, one.states[rule], one.phases)
-                found = estimate(_mean(by_script), len(by_script), UNIT, seed=seed, bounds=None)
-                row = {"figure": name, "rule": rule, "policy": policy, **_plain(found)}
+                by_script = of(values, one.states[rule], one.phases, one.rest)
+                found = estimate(mean_of(by_script), len(by_script), UNIT, seed=seed, bounds=None)
+                row = {"figure": name, "rule": rule, "policy": policy, **said(found)}
                 if name == "settling":
                     row["censored"] = float(figure_of("censored", band=band, window=window)(
-                        values, one.states[rule], one.phases).mean())  # fmt: skip
+                        values, one.states[rule], one.phases, one.rest).mean())  # fmt: skip
                 rows.append(row)
                 if policy == CLOSED:
                     seen.append(len(rows) - 1)
                     shuffled = _orders(values, draws, seed)
-                    null.append(_mean_known(of(shuffled, one.states[rule], one.phases)))
+                    null.append(_mean_known(of(shuffled, one.states[rule], one.phases, one.rest)))
     table = pd.DataFrame(rows)
     drawn = np.stack(null, axis=1)
     p, adjusted = exceeding(table["value"].to_numpy(dtype=float)[seen], drawn)
@@ -126,43 +116,8 @@ def figures(
     return table
 
 
-def differences(protocols: Sequence[Measured], *, band: float, window: int, seed: int = 0) -> pd.DataFrame:
-    """The closed loop less each control, in pairs by script.
-
-    Args:
-        protocols: push and ramp, or one of them; of the same scripts.
-        band: of settling.
-        window: of smoothing.
-        seed: of the bootstrap and of the flips.
-
-    Returns:
-        A row a figure, rule and control: ``value, low, high, n, method, p, p_adjusted``, ``attainable`` (the least p
-        that so many scripts can give) and ``detectable`` (the least difference that is found with 80% power).
-    """
-    columns, heads = [], []
-    for one in protocols:
-        for rule in one.states:
-            for name in _names(one):
-                of = figure_of(name, band=band, window=window)
-                loop = of(one.values[rule, CLOSED], one.states[rule], one.phases)
-                for control in CONTROLS:
-                    if (rule, control) in one.values:
-                        columns.append(loop - of(one.values[rule, control], one.states[rule], one.phases))
-                        heads.append({"figure": name, "rule": rule, "control": control})
-    table = np.stack(columns, axis=1)
-    flips = sign_flips(np.nan_to_num(table), seed=seed)
-    rows = []
-    for k, head in enumerate(heads):
-        found = estimate(_mean(table[:, k]), len(table), UNIT, seed=seed, bounds=None)
-        rows.append(head | _plain(found) | {
-            "p": float(flips.p[k]), "p_adjusted": float(flips.p_adjusted[k]), "attainable": flips.attainable,
-            "detectable": detectable(found),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
 def lags(one: Measured, *, seed: int = 0) -> pd.DataFrame:
-    """Tracking by lag: the replies' values so many turns after the closed loop's mood.
+    """Tracking by lag: the replies' values so many turns after the mood that the user's lines alone would make.
 
     Args:
         one: of the push.
@@ -175,8 +130,8 @@ def lags(one: Measured, *, seed: int = 0) -> pd.DataFrame:
     for (rule, policy), values in one.values.items():
         for lag in range(min(LAGS, values.shape[1] - 3)):
             by_script = tracking(values, one.states[rule], lag=lag)
-            found = estimate(_mean(by_script), len(by_script), UNIT, seed=seed, bounds=None)
-            rows.append({"rule": rule, "policy": policy, "lag": lag, **_plain(found)})
+            found = estimate(mean_of(by_script), len(by_script), UNIT, seed=seed, bounds=None)
+            rows.append({"rule": rule, "policy": policy, "lag": lag, **said(found)})
     return pd.DataFrame(rows)
 
 
@@ -198,7 +153,12 @@ def exceeding(
     return (1 + hits) / (1 + len(drawn)), (1 + hits_any) / (1 + len(drawn))
 
 
-def _names(one: Measured) -> tuple[str, ...]:
+def names_of(one: Measured) -> tuple[str, ...]:
+    """The figures that are read on a protocol.
+
+    Args:
+        one: its values.
+    """
     return RAMPED if one.protocol == "ramp" else PUSHED
 
 
@@ -215,8 +175,12 @@ def _mean_known(values: Float[np.ndarray, "draw any"]) -> Float[np.ndarray, " dr
     return np.where(total > 0, np.where(known, values, 0.0).sum(1) / np.maximum(total, 1), np.nan)
 
 
-def _mean(by_script: Float[np.ndarray, " script"]) -> Statistic:
-    """The weighted mean over the scripts that have the figure."""
+def mean_of(by_script: Float[np.ndarray, " script"]) -> Statistic:
+    """The weighted mean over the scripts that have the figure.
+
+    Args:
+        by_script: the figure, NaN where it is not to be had.
+    """
     there = np.isfinite(by_script)
     known = np.where(there, by_script, 0.0)
 
@@ -227,5 +191,10 @@ def _mean(by_script: Float[np.ndarray, " script"]) -> Statistic:
     return mean
 
 
-def _plain(found: Estimate) -> dict[str, object]:
+def said(found: Estimate) -> dict[str, object]:
+    """An estimate as columns.
+
+    Args:
+        found: with its interval.
+    """
     return {"value": found.value, "low": found.low, "high": found.high, "n": found.n, "method": found.method}

@@ -95,6 +95,7 @@ def setup_of(typed: Json) -> Setup:
         rules=tuple(rule_of(order, typed["rate"], typed["momentum"]) for order in orders),
         protocols=PROTOCOLS if typed["protocol"] == "both" else (typed["protocol"],),
         band=typed.get("band"),
+        still=typed.get("still"),
         emotions=tuple(typed["emotion"]) if typed["emotion"] else None,
         **{name: typed[name] for name in ("scripts", "turns", "repeats", "own", "full", "ceiling", "history",
                                           "max_new_tokens", "temperature", "seed")},

@@ -6,6 +6,7 @@ event that is told without one of them reads 0.
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ class LexiconFeed:
         rows = [self._vader(text) if self._points is None else self._mean(text) for text in texts]
         values = np.array([row[0] for row in rows], dtype=float).reshape(-1, 3)
         return Readings(values, np.array([row[1] for row in rows], dtype=float))
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the table's words and points; empty for VADER."""
+        return "" if self._points is None else sha256(repr(sorted(self._points.items())).encode()).hexdigest()
 
     def _mean(self, text: str) -> tuple[Sequence[float], float]:
         said = words(text)

@@ -1,13 +1,14 @@
 """What replies do over a conversation: response, settling, overshoot, hysteresis, tracking.
 
 All of it is of what an instrument reads in the replies (most often valence), never of the rule's own state, where these
-would be properties of a formula. Values are counted from the mean over the calm turns, in the direction of the push.
+would be properties of a formula. Values are counted from ``rest``, in the direction of the push: in a study the mean of
+plain replies to the calm turns of the same script, so that what a policy does at rest counts too.
 
 ``response``    the mean over the pushed turns: how far replies went along; without it the rest says little
 ``settling``    turns after the push until replies, smoothed, are within the band around 0, and stay; all the turns that
                 there are, if they never do (censored)
 ``overshoot``   how far they go beyond 0 to the other side after the push, smoothed
-``tracking``    the correlation over turns with the mood's valence of the closed loop in the same script
+``tracking``    the correlation over turns with the valence of the mood that the user's lines alone would make
 ``hysteresis``  the area between the way down and the way up over matched levels (0 to 1): above 0 replies stay behind
 """
 
@@ -21,37 +22,45 @@ from affectlens.steering.dynamics.scripts import Phases
 Values = Float[np.ndarray, "*draw turn"]
 States = Float[np.ndarray, "*script turn"]  # the same for every draw
 Figure = Float[np.ndarray, "*draw"]
+Rest = Float[np.ndarray, "*script 1"]
+Of = Callable[[Values, States, Phases, Rest | None], Figure]
 BAND, WINDOW, LAGS = 0.1, 3, 6
 PUSHED = ("response", "settling", "overshoot", "tracking")  # read on the protocol push
 RAMPED = ("hysteresis",)  # on the ramp
 FIGURES = (*PUSHED, *RAMPED)
 
 
-def response(values: Values, phases: Phases) -> Figure:
-    """The mean over the pushed turns, from the calm ones, in the direction of the push.
+def response(values: Values, phases: Phases, *, rest: Rest | None = None) -> Figure:
+    """The mean over the pushed turns, from rest, in the direction of the push.
 
     Args:
         values: of replies, by turn.
         phases: of the script.
+        rest: that values are counted from; by default their own mean over the calm turns.
     """
-    return np.asarray(_counted(values, phases)[..., phases.pushed].mean(-1))
+    return np.asarray(_counted(values, phases, rest)[..., phases.pushed].mean(-1))
 
 
-def settling(values: Values, phases: Phases, *, band: float = BAND, window: int = WINDOW) -> Figure:
-    """Turns after the push until values are within the band around the calm mean, and stay there.
+def settling(
+    values: Values, phases: Phases, *, band: float = BAND, window: int = WINDOW, rest: Rest | None = None
+) -> Figure:
+    """Turns after the push until values are within the band around rest, and stay there.
 
     Args:
         values: of replies, by turn.
         phases: of the script.
         band: half its width.
         window: turns that are averaged, centred, inside the phase.
+        rest: that values are counted from; by default their own mean over the calm turns.
     """
-    inside = np.abs(_recovery(values, phases, window)) <= band + 1e-12
+    inside = np.abs(recovery(values, phases, window=window, rest=rest)) <= band + 1e-12
     stays = np.flip(np.cumprod(np.flip(inside, -1), axis=-1), -1)
     return np.asarray(inside.shape[-1] - stays.sum(-1), dtype=float)
 
 
-def censored(values: Values, phases: Phases, *, band: float = BAND, window: int = WINDOW) -> Figure:
+def censored(
+    values: Values, phases: Phases, *, band: float = BAND, window: int = WINDOW, rest: Rest | None = None
+) -> Figure:
     """1 where values never settle, else 0.
 
     Args:
@@ -59,19 +68,21 @@ def censored(values: Values, phases: Phases, *, band: float = BAND, window: int 
         phases: of the script.
         band: half its width.
         window: turns that are averaged.
+        rest: that values are counted from; by default their own mean over the calm turns.
     """
-    return np.asarray(settling(values, phases, band=band, window=window) >= phases.after.sum(), dtype=float)
+    return np.asarray(settling(values, phases, band=band, window=window, rest=rest) >= phases.after.sum(), dtype=float)
 
 
-def overshoot(values: Values, phases: Phases, *, window: int = WINDOW) -> Figure:
-    """The furthest beyond the calm mean on the other side, after the push; 0 if they never get there.
+def overshoot(values: Values, phases: Phases, *, window: int = WINDOW, rest: Rest | None = None) -> Figure:
+    """The furthest beyond rest on the other side, after the push; 0 if they never get there.
 
     Args:
         values: of replies, by turn.
         phases: of the script.
         window: turns that are averaged.
+        rest: that values are counted from; by default their own mean over the calm turns.
     """
-    return np.asarray(np.maximum(-_recovery(values, phases, window), 0.0).max(-1))
+    return np.asarray(np.maximum(-recovery(values, phases, window=window, rest=rest), 0.0).max(-1))
 
 
 def hysteresis(values: Values, phases: Phases) -> Figure:
@@ -81,7 +92,7 @@ def hysteresis(values: Values, phases: Phases) -> Figure:
         values: of replies, by turn.
         phases: of a ramp.
     """
-    counted = _counted(values, phases)
+    counted = phases.sign * values
     rising, levels = phases.rising, phases.levels
     shared = sorted(set(levels[rising]) & set(levels[~rising]))
     if len(shared) < 2:
@@ -108,34 +119,43 @@ def tracking(values: Values, states: States, *, lag: int = 0) -> Figure:
     return np.where(steady, np.nan, (x * y).sum(-1) / np.where(steady, 1.0, size))
 
 
-def figure_of(name: str, *, band: float = BAND, window: int = WINDOW) -> Callable[[Values, States, Phases], Figure]:
-    """A figure by its name, as a function of values, states and phases.
+def figure_of(name: str, *, band: float = BAND, window: int = WINDOW) -> Of:
+    """A figure by its name, as a function of values, states, phases and rest.
 
     Args:
         name: one of :data:`FIGURES`, or censored.
         band: of settling.
         window: of smoothing.
     """
-    made: dict[str, Callable[[Values, States, Phases], Figure]] = {
-        "response": lambda v, _s, p: response(v, p),
-        "settling": lambda v, _s, p: settling(v, p, band=band, window=window),
-        "censored": lambda v, _s, p: censored(v, p, band=band, window=window),
-        "overshoot": lambda v, _s, p: overshoot(v, p, window=window),
-        "hysteresis": lambda v, _s, p: hysteresis(v, p),
-        "tracking": lambda v, s, _p: tracking(v, s),
+    made: dict[str, Of] = {
+        "response": lambda v, _s, p, r: response(v, p, rest=r),
+        "settling": lambda v, _s, p, r: settling(v, p, band=band, window=window, rest=r),
+        "censored": lambda v, _s, p, r: censored(v, p, band=band, window=window, rest=r),
+        "overshoot": lambda v, _s, p, r: overshoot(v, p, window=window, rest=r),
+        "hysteresis": lambda v, _s, p, _r: hysteresis(v, p),
+        "tracking": lambda v, s, _p, _r: tracking(v, s),
     }
     return made[name]
 
 
-def _counted(values: Values, phases: Phases) -> Values:
-    """From the calm mean, in the direction of the push."""
-    return phases.sign * (values - values[..., phases.calm].mean(-1, keepdims=True))
+def recovery(
+    values: Values, phases: Phases, *, window: int = WINDOW, rest: Rest | None = None
+) -> Float[np.ndarray, "*draw after"]:
+    """The turns after the push, from rest, as a centred moving mean of those that are inside.
 
-
-def _recovery(values: Values, phases: Phases, window: int) -> Float[np.ndarray, "*draw after"]:
-    """The turns after the push, as a centred moving mean of those that are inside."""
-    after = _counted(values, phases)[..., phases.after]
+    Args:
+        values: of replies, by turn.
+        phases: of the script.
+        window: turns that are averaged.
+        rest: that values are counted from; by default their own mean over the calm turns.
+    """
+    after = _counted(values, phases, rest)[..., phases.after]
     n, half = after.shape[-1], window // 2
     return np.stack(
         [after[..., max(0, k - half) : min(n, k + half + 1)].mean(-1) for k in range(n)], axis=-1
     )  # fmt: skip
+
+
+def _counted(values: Values, phases: Phases, rest: Rest | None) -> Values:
+    """From rest, in the direction of the push."""
+    return phases.sign * (values - (values[..., phases.calm].mean(-1, keepdims=True) if rest is None else rest))

@@ -1,6 +1,7 @@
 """Feeds by a model that reads: saved probes on the plain model, or a judge of the replies' evaluation."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,16 @@ class ProbeFeed:
                 "fed by probes of category or of valence (affectlens probe MODEL --target category)."
             )
         self.axes: tuple[str, ...] = AXES[:1] if self._polar else AXES
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the probes: where they read, their classes and weights."""
+        one = self.probes
+        said = sha256(repr((one.fingerprint, one.site, one.layer, one.position, one.classes, one.main)).encode())
+        for kept in (one.weights, one.bias):
+            for name in sorted(kept):
+                said.update(name.encode() + np.ascontiguousarray(kept[name]).tobytes())
+        return said.hexdigest()
 
     def read(self, texts: Sequence[str], *, progress: bool | None = None) -> Readings:
         """The readings of texts; an empty one is not read.

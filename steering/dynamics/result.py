@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from affectlens.steering.dynamics.inferring import Measured, differences, figures, lags, measured
-from affectlens.steering.dynamics.policies import CLOSED, CONTROLS
+from affectlens.steering.dynamics.contrasting import differences
+from affectlens.steering.dynamics.inferring import Measured, figures, lags, measured
+from affectlens.steering.dynamics.noising import by_noise
+from affectlens.steering.dynamics.policies import CLOSED, CONTROLS, PLAIN
 from affectlens.steering.dynamics.scripts import PROTOCOLS
 from affectlens.tables import load_tables, save_tables
 from affectlens.types import Json
@@ -16,7 +19,7 @@ from affectlens.types import Json
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-TABLES = ("turns", "figures", "differences", "lags")
+TABLES = ("turns", "figures", "differences", "lags", "doses")
 CERTAIN = 0.05  # the level of every test
 
 
@@ -30,6 +33,8 @@ class DynamicsReport:
         figures: every figure with its interval and its null (:func:`affectlens.steering.dynamics.inferring.figures`).
         differences: the closed loop less each control, in pairs.
         lags: tracking by lag.
+        doses: by rule, policy and phase (before, under and after the push) the mean sum of doses, the share of turns
+            that are steered at all, and the mean length of what is added, in shares of the site's norm.
         facts: model, rules, feed, instrument, settings and counts, as JSON.
     """
 
@@ -37,6 +42,7 @@ class DynamicsReport:
     figures: pd.DataFrame
     differences: pd.DataFrame
     lags: pd.DataFrame
+    doses: pd.DataFrame
     facts: Json = field(default_factory=dict)
 
     @property
@@ -152,7 +158,7 @@ def report_on(turns: pd.DataFrame, facts: Json) -> DynamicsReport:
     """From the table of turns to a report.
 
     Args:
-        turns: one row a conversation and turn, with ``measured``.
+        turns: one row a conversation and turn, with ``measured``, ``alone`` and ``added``.
         facts: with ``band, window, sign`` and ``seed``; what else there is to know.
     """
     seed, sign = int(facts.get("seed", 0)), int(facts.get("sign", -1))
@@ -162,8 +168,26 @@ def report_on(turns: pd.DataFrame, facts: Json) -> DynamicsReport:
         if (one := measured(turns, protocol, sign=sign)) is not None:
             found[protocol] = one
     every = list(found.values())
+    found_figures = figures(every, **how)
+    found_figures["by_noise"] = found_figures["figure"].map(by_noise(turns, **how))
     by_lag = lags(found["push"], seed=seed) if "push" in found else pd.DataFrame()
-    return DynamicsReport(turns, figures(every, **how), differences(every, **how), by_lag, facts)
+    return DynamicsReport(turns, found_figures, differences(every, **how), by_lag, dosed(turns), facts)
+
+
+def dosed(turns: pd.DataFrame) -> pd.DataFrame:
+    """How much each policy steers, in each phase.
+
+    Args:
+        turns: one row a conversation and turn, with ``added``.
+    """
+    doses = turns[[column for column in turns if str(column).startswith("dose.")]].sum(axis=1)
+    above = turns["turn"].where(turns["level"] > 0).groupby([turns["protocol"], turns["script"]])
+    first, last = above.transform("min"), above.transform("max")
+    phase = np.where(turns["turn"] < first, "before", np.where(turns["turn"] > last, "after", "push"))
+    rows = turns.assign(dose=doses, phase=phase, steered=doses > 0)
+    rows = rows[rows["policy"] != PLAIN]
+    found = rows.groupby(["rule", "policy", "phase"], sort=False)[["dose", "steered", "added"]].mean()
+    return found.reset_index()
 
 
 def _said(row: Json) -> str:

@@ -31,8 +31,9 @@ def render(run: Run, report: DynamicsReport) -> Path:
         "and lag, beside controls that have the doses without the loop.",
         *report.summary()[:1],
     ]
+    found = {"figures of the closed loop": report.table(), "how much is steered": report.doses}
     sections = [
-        Section("What was found", report.summary(), tables={"figures of the closed loop": report.table()}),
+        Section("What was found", report.summary(), tables=found),
         *_trajectories(report), _tests(report), _read(report),
         Section("Methods", ["A paragraph for a paper, written from this run."], methods=methods(report)),
     ]  # fmt: skip
@@ -53,8 +54,10 @@ def _trajectories(report: DynamicsReport) -> Iterator[Section]:
 def _tests(report: DynamicsReport) -> Section:
     said = [
         "`null` is the mean of the figure over other orders of turns; its p says whether turns matter at all, which "
-        "they do for plain replies too. What the loop does is in the differences to its controls: `attainable` is the "
-        "least p that so many scripts can give, `detectable` the least difference that would be found with 80% power.",
+        "they do for plain replies too; `by_noise` is what replies that nothing moves would have. What the loop does "
+        "is in the differences to its controls. Only `response` and `hysteresis` are tested there (`primary`); the "
+        "others have their intervals. `attainable` is the least p that so many scripts can give, `detectable` the "
+        "least difference that this test, corrected, would find with 80% power.",
     ]
     drawn = [] if report.lags.empty else [tracking_by_lag(report, rule) for rule in report.rules]
     tables = {"every figure": report.figures, "closed loop less controls": report.differences}

@@ -19,16 +19,18 @@ class Setup:
         protocols: push, ramp or both.
         repeats: conversations a script, each with other luck; they are averaged.
         own: the weight of the model's own last reply in what the mood is told.
-        full: the offset of a mood at which doses reach the ceiling.
+        full: the offset of a mood, beyond ``still``, at which doses reach the ceiling.
         ceiling: the largest sum of doses.
         nearest: how many emotions share it.
+        still: the offset up to which a mood counts as at rest and steers nothing; by default how far moods stray in
+            95% of the calm turns of plain conversations.
         emotions: that are steered; by default all that have directions.
         history: exchanges before the last line that the model is shown.
         max_new_tokens: the longest reply.
         temperature: 0 takes the likeliest token.
         top_p: sample from the likeliest tokens that have this probability together.
-        band: half the width within which replies count as settled; by default twice the standard deviation of plain
-            replies to calm turns, smoothed, and 0.1 at least.
+        band: half the width within which replies count as settled; by default what noise like that of plain replies to
+            calm turns stays within after a push in 95% of the scripts, and 0.1 at least.
         window: turns over which they are smoothed.
         seed: of sampling, orders and bootstraps.
     """
@@ -42,6 +44,7 @@ class Setup:
     full: float = 0.25
     ceiling: float = 1.0
     nearest: int = 1
+    still: float | None = None
     emotions: tuple[str, ...] | None = None
     history: int = 4
     max_new_tokens: int = 32

@@ -15,11 +15,12 @@ from affectlens.model import LensModel, load_model
 from affectlens.progress import tracked
 from affectlens.run import Run
 from affectlens.steering.directions import Directions
+from affectlens.steering.dynamics.adding import gram_of
 from affectlens.steering.dynamics.dosing import Dosing
 from affectlens.steering.dynamics.feeding import Feed, axes_of
-from affectlens.steering.dynamics.feeds import feed_of, other_than, unlike
-from affectlens.steering.dynamics.inferring import calm_band
+from affectlens.steering.dynamics.feeds import feed_of, identity, other_than, unlike
 from affectlens.steering.dynamics.measuring import BAND, WINDOW
+from affectlens.steering.dynamics.noising import calm_band
 from affectlens.steering.dynamics.replying import Writer, writing
 from affectlens.steering.dynamics.result import DynamicsReport, report_on
 from affectlens.steering.dynamics.scripts import Script
@@ -104,7 +105,7 @@ def run(
     try:
         with nullcontext(writer) if writer is not None else writing(lens, found, decoding) as write, \
                 opened.timed("conversations"), _ticking(PHASES * len(scripts[0]), progress) as tick:  # fmt: skip
-            turns, zeros = Work(home, how, scripts, write, fed, dosing, tick).turns()
+            turns, zeros = Work(home, how, scripts, write, fed, dosing, gram_of(found, dosing.emotions), tick).turns()
         rows = _measured(turns, measures)
         report = report_on(rows, _facts(lens, how, scripts, fed, measures, rows, zeros))
         report.save(home)
@@ -139,25 +140,25 @@ def _facts(
     zeros: Json,
 ) -> Json:  # fmt: skip
     doses = [column for column in turns if str(column).startswith("dose.")]
-    total = turns.assign(dose=turns[doses].sum(axis=1)).groupby(["rule", "policy"])["dose"].mean().reset_index()
+    still = zeros.pop("still")
     return {
         "model": model.name, "rules": [rule.says for rule in setup.rules], "feed": feed.name,
         "instrument": instrument.name, "scripts": list(dict.fromkeys(one.name for one in scripts)),
         "protocols": list(setup.protocols), "sign": scripts[0].sign, "turns": len(scripts[0]), "zeros": zeros,
+        "still": still,
         "repeats": setup.repeats, "own": setup.own, "full": setup.full, "ceiling": setup.ceiling,
         "nearest": setup.nearest, "emotions": [str(column).removeprefix("dose.") for column in doses],
         "history": setup.history, "max_new_tokens": setup.max_new_tokens, "temperature": setup.temperature,
-        "top_p": setup.top_p, "band": setup.band or calm_band(turns, setup.window),
+        "top_p": setup.top_p, "band": setup.band or calm_band(turns, setup.window, seed=setup.seed),
         "window": setup.window, "seed": setup.seed,
         "dropped": int(turns["dropped"].sum()), "unread": int(turns["unread"].sum()),
-        "mean_dose": total.to_dict("records"),
     }  # fmt: skip
 
 
 def _digest(setup: Setup, scripts: list[Script], directions: Directions, feed: Feed, instrument: Feed) -> str:
     """What replies that were written once depend on, and how they are read."""
     written = replace(setup, band=BAND, window=WINDOW)  # these two only read
-    said = [repr(written), repr(scripts), feed.name, instrument.name]
+    said = [repr(written), repr(scripts), identity(feed), identity(instrument)]
     vectors = [f"{d.emotion} {d.site} {d.norm!r} {d.safe!r}".encode() + d.vector.tobytes() for d in directions]
     return hashlib.sha256("|".join(said).encode() + b"|".join(vectors)).hexdigest()
 

@@ -9,10 +9,13 @@ if TYPE_CHECKING:
     from affectlens.steering.dynamics.result import DynamicsReport
 
 CERTAIN = 0.05
+_PHASES = ("before", "push", "after")
+_AFTER = ("settling", "overshoot")  # without a response there is nothing to come back from
 _UNITS = {"settling": "turns", "hysteresis": "valence times level"}
 _WHAT = {
     "response": "under the push replies move by", "settling": "after it replies settle within",
-    "overshoot": "they pass their calm level by", "tracking": "their correlation with the mood is",
+    "overshoot": "they pass their calm level by",
+    "tracking": "their correlation with the mood of the user's lines alone is",
     "hysteresis": "on the ramp the way down differs from the way up by",
 }  # fmt: skip
 
@@ -30,6 +33,7 @@ def summary(report: "DynamicsReport") -> list[str]:
             f"{report.differences['attainable'].max():.3f}: this run can't tell the loop from its controls at all."
         )
     lines += [_of_rule(report, rule) for rule in report.rules]
+    lines += [_steered(report, rule) for rule in report.rules]
     lines.append(
         f"The mood was fed by `{report.facts['feed']}`, and replies were measured by `{report.facts['instrument']}`; "
         "the mood's own figures follow from its formula and are not counted."
@@ -66,14 +70,36 @@ def _of_rule(report: "DynamicsReport", rule: str) -> str:
         if row["value"] != row["value"]:
             parts.append(f"{what} not to be had: replies or moods do not vary")
             continue
+        if name in _AFTER and (moved := report.row("response", rule)) and not _sure(moved):
+            parts.append(f"{name} is not to be had: the response is not surely other than 0")
+            continue
         unit = f" {_UNITS[name]}" if name in _UNITS else ""
         said = f"{what} {_said(row)}{unit}"
         if name == "settling":
             said += f" ({row['censored']:.0%} of the scripts never)"
         if (plain := report.row(name, rule, PLAIN)) and name != "tracking":
             said += f", {SAYS[PLAIN]} {plain['value']:.2f}"
+        if (noise := row.get("by_noise")) is not None and noise == noise:
+            said += f", noise alone {noise:.2f}"
         parts.append(f"{said}; in other orders of turns {row['null']:.2f} (p {row['p_adjusted']:.2f})")
     return f"*{rule}*: " + ". ".join(part[0].upper() + part[1:] for part in parts) + "."
+
+
+def _steered(report: "DynamicsReport", rule: str) -> str:
+    """How much each policy steered; the sum of doses by phase, and the length of what was added."""
+    mine = report.doses[report.doses["rule"] == rule]
+    parts = []
+    for policy in dict.fromkeys(map(str, mine["policy"])):
+        rows = {row["phase"]: row for row in mine[mine["policy"] == policy].to_dict("records")}
+        doses = [f"{name} {rows[name]['dose']:.2f} ({rows[name]['added']:.3f})" for name in _PHASES if name in rows]
+        parts.append(f"{policy} {', '.join(doses)}")
+    return (
+        f"Mean sum of doses before, under and after the push, {rule} (length added, of the norm): {'; '.join(parts)}."
+    )
+
+
+def _sure(row: Json) -> bool:
+    return bool(row["low"] > 0 or row["high"] < 0)
 
 
 def _said(row: Json) -> str:
