@@ -61,7 +61,12 @@ def test_long_prompts_hold_up_only_each_other(lens: LensModel, monkeypatch: pyte
 def test_patience_begins_before_the_prompt_is_laid_out(lens: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
     with site(lens, timeout=1.0) as one:
         go, taken, submit = hold(one, monkeypatch), list[Request](), one.service.engine.submit
-        monkeypatch.setattr(one.service.engine, "submit", lambda *given: (taken.append(given[0]), submit(*given))[1])
+
+        def submitted(request: Request, *more: Any) -> Any:
+            taken.append(request)
+            return submit(request, *more)
+
+        monkeypatch.setattr(one.service.engine, "submit", submitted)
         start = time.monotonic()
         late = one.post(messages=[{"role": "user", "content": LONG}])
         assert (late.status_code, late.json()["error"]["code"]) == (504, "timeout")
@@ -69,7 +74,12 @@ def test_patience_begins_before_the_prompt_is_laid_out(lens: LensModel, monkeypa
         assert not taken
         go.set()
         short, chat = one.service.preparing.short[0], one.service.preparing.short[0].chat
-        monkeypatch.setattr(short, "chat", lambda *given: (time.sleep(0.4), chat(*given))[1])
+
+        def slowly(*given: Any) -> Any:
+            time.sleep(0.4)
+            return chat(*given)
+
+        monkeypatch.setattr(short, "chat", slowly)
         assert one.post().status_code == 200
         assert 0 < taken[0].patience < 0.65
 
