@@ -52,7 +52,7 @@ def main(
         if llama is not None:
             facts = _llama(model, llama, tokens, rounds)
         elif minutes:
-            with running([*arguments, "--timeout", "20", "--slots", "4", "--queue", "4"]) as server:
+            with running([*arguments, "--timeout", "60", "--slots", "4", "--queue", "4"]) as server:
                 facts = soak(server, minutes=minutes)
         else:
             with running([*arguments, "--slots", str(clients)]) as server:
