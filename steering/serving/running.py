@@ -1,5 +1,6 @@
 """Running a server: in the main thread until a signal, or in a thread of its own for a ``with`` block."""
 
+import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -92,6 +93,7 @@ def serve_forever(service: Service, listener: socket.socket) -> None:
         service: what answers.
         listener: where.
     """
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of pieces on their way to clients that left
     try:
         Host(service).run([listener])
     finally:
