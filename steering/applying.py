@@ -82,10 +82,7 @@ def steer(
     if plan.is_nothing:
         yield steering
         return
-    mine = model.fingerprint
-    for term in plan.terms:
-        if term.direction.fingerprint != mine:
-            raise SteerError(f"This plan is for {term.direction.model}, not for {model.name}.")
+    plan.expect(model)
     with model.lock:  # hooks are the model's: another thread would be steered by them
         prove(model, plan)
         holders = _HOLDERS.setdefault(model, [])

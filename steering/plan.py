@@ -74,6 +74,16 @@ class SteeringPlan:
                 found.setdefault(term.direction.at, []).append(term)
         return {site: settled(terms, self.conflict) for site, terms in sorted(found.items())}
 
+    def expect(self, model: LensModel) -> None:
+        """Raise a :class:`SteerError` if a direction was found in another model.
+
+        Args:
+            model: that is to be steered.
+        """
+        for term in self.terms:
+            if term.direction.fingerprint != model.fingerprint:
+                raise SteerError(f"This plan is for {term.direction.model}, not for {model.name}.")
+
     def __add__(self, other: "SteeringPlan") -> "SteeringPlan":
         if self.conflict != other.conflict:
             raise SteerError(f"These plans settle conflicts by {self.conflict} and {other.conflict}: choose one rule.")

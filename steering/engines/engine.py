@@ -109,9 +109,8 @@ class Engine:
         Raises:
             SteerError: as for :meth:`stream`.
         """
-        ticket = self._waited(request)
-        assert ticket.ended
-        return list(ticket.ids), ticket.ended
+        ticket, end = self._waited(request)
+        return list(ticket.ids), end
 
     def write(self, request: Request) -> tuple[str, End]:
         """A whole reply, and how it ended.
@@ -122,9 +121,8 @@ class Engine:
         Raises:
             SteerError: as for :meth:`stream`.
         """
-        ticket = self._waited(request)
-        assert ticket.ended
-        return ticket.speller.text, ticket.ended
+        ticket, end = self._waited(request)
+        return ticket.speller.text, end
 
     @property
     def alive(self) -> bool:
@@ -165,7 +163,7 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, *_how: Any) -> None:
         self.close(0.0 if kind else 30.0)
 
-    def _waited(self, request: Request) -> Ticket:
+    def _waited(self, request: Request) -> tuple[Ticket, End]:
         told: SimpleQueue[Piece | End] = SimpleQueue()
         ticket = self.submit(request, told.put)
         try:
@@ -174,7 +172,7 @@ class Engine:
         finally:
             ticket.cancel()
         _expect_whole(event)
-        return ticket
+        return ticket, event
 
     def _expect_unsteered(self) -> None:
         if steered_here(self.runner.model):

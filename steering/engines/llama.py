@@ -104,10 +104,8 @@ class LlamaCpp:
         Args:
             request: that is asked for.
         """
-        for term in request.plan.terms if request.plan else ():
-            if term.direction.fingerprint != self.model.fingerprint:
-                raise SteerError(f"This plan is for {term.direction.model}, not for {self.model.name}.")
         if request.plan is not None:
+            request.plan.expect(self.model)
             check_plan(request.plan)
         whole = len(request.ids) + request.decoding.max_new_tokens
         if not request.ids or whole > self.n_ctx:

@@ -92,9 +92,8 @@ class Together:
         known = self.model.hf.get_input_embeddings().weight.shape[0]
         if not 0 <= min(request.ids) <= max(request.ids) < known:
             raise SteerError(f"The prompt has tokens that {self.model.name} lacks: its ids are 0 to {known - 1}.")
-        for term in request.plan.terms if request.plan else ():
-            if term.direction.fingerprint != self.model.fingerprint:
-                raise SteerError(f"This plan is for {term.direction.model}, not for {self.model.name}.")
+        if request.plan is not None:
+            request.plan.expect(self.model)
 
     def fits(self, tokens: Sequence[int]) -> bool:
         """Whether requests can be held at a time: each has as many columns as the longest.
