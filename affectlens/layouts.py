@@ -13,7 +13,6 @@ import pandas as pd
 from jaxtyping import Bool
 
 from affectlens.errors import CaptureError
-from affectlens.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from affectlens.model import LensModel
@@ -96,11 +95,10 @@ def lay_out(model: "LensModel", frame: pd.DataFrame, *, chat: bool = False) -> l
 def _tokenised(
     model: "LensModel", planned: Sequence[tuple[str, str, int, tuple[Turn, ...]]], special: bool
 ) -> list[Layout]:
-    with quiet_transformers():  # it would warn of long texts; we refuse them by name
-        batch = model.tokenizer(
-            [p[1] for p in planned], add_special_tokens=special,
-            return_offsets_mapping=True, return_special_tokens_mask=True,
-        )  # fmt: skip
+    batch = model.tokenizer(  # not verbose: it would warn of long texts, which we refuse by name
+        [p[1] for p in planned], add_special_tokens=special, verbose=False,
+        return_offsets_mapping=True, return_special_tokens_mask=True,
+    )  # fmt: skip
     out = []
     for i, (name, text, ending, turns) in enumerate(planned):
         ids, spans = batch["input_ids"][i], [(int(a), int(b)) for a, b in batch["offset_mapping"][i]]

@@ -38,16 +38,24 @@ def main(
     json_to: Annotated[Path | None, typer.Option("--json", help="Write every number here.")] = None,
 ) -> None:
     """Time plain and steered llama.cpp and print the ratios."""
-    loaded = al.load_model(model)
-    runner = LlamaCpp(loaded, gguf or find_gguf(model), slots=1, n_ctx=tokens + 256, threads=threads)
+    facts = compared(model, gguf, tokens=tokens, rounds=rounds, threads=threads)
+    if json_to:
+        json_to.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def compared(
+    model: str, gguf: Path | None = None, *, tokens: int = 64, rounds: int = 15, threads: int | None = None
+) -> dict[str, Any]:
+    """Print a line a way; tokens, threads and the seconds of every round."""
+    threads = threads or torch.get_num_threads()
+    runner = LlamaCpp(al.load_model(model), gguf or find_gguf(model), slots=1, n_ctx=tokens + 256, threads=threads)
     print(f"{runner.says}; {threads} threads")
     seconds = llama_ratio(runner, tokens=tokens, rounds=rounds)
     runner.close()
     for name, took in seconds.items():
         low, middle, high = np.quantile(np.array(seconds["plain"]) / np.array(took), [0.25, 0.5, 0.75])
         print(f"{name:<18} {tokens / np.median(took):7.1f} tokens/s   {middle:.3f} of plain [{low:.3f}, {high:.3f}]")
-    if json_to:
-        json_to.write_text(json.dumps({"tokens": tokens, "threads": threads, "seconds": seconds}), encoding="utf-8")
+    return {"tokens": tokens, "threads": threads, "seconds": seconds}
 
 
 def llama_ratio(runner: LlamaCpp, *, tokens: int = 64, rounds: int = 15) -> dict[str, list[float]]:

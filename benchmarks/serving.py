@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,20 +44,21 @@ def main(
     tokens: Annotated[int, typer.Option(help="Of a reply, at most.")] = 48,
     rounds: Annotated[int, typer.Option(help="Each does both ways.")] = 7,
     minutes: Annotated[float, typer.Option("--soak", help="Soak for so long instead.")] = 0.0,
-    llama: Annotated[Path | None, typer.Option(help="A GGUF file of the model: time llama.cpp's engine.")] = None,
     json_to: Annotated[Path | None, typer.Option("--json", help="Write every number here.")] = None,
 ) -> None:
     """Measure, and print what was found."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = _tiny(Path(folder)) if tiny else [model]
-        if llama is not None:
-            facts = _llama(model, llama, tokens, rounds)
-        elif minutes:
+        if minutes:
             with running([*arguments, "--timeout", "60", "--slots", "4", "--queue", "4"]) as server:
                 facts = soak(server, minutes=minutes)
         else:
             with running([*arguments, "--slots", str(clients)]) as server:
                 facts = _together(server.url, clients=clients, tokens=tokens, rounds=rounds)
+            if find_spec("llama_cpp") and not tiny:
+                from llama import compared
+
+                facts["llama"] = compared(model)
     if json_to:
         json_to.write_text(json.dumps(facts, indent=1), encoding="utf-8")
     if facts.get("wrong"):
@@ -133,36 +135,6 @@ def _together(url: str, *, clients: int, tokens: int, rounds: int) -> dict[str, 
     print(f"{clients} requests together are {_spread(ratios)} times as fast as one at a time, and "
           f"{'write the very same texts' if same else 'WRITE OTHER TEXTS'}")  # fmt: skip
     return {"speeds": speeds, "ratios": ratios, "same": same, "wrong": not same}
-
-
-def _llama(name: str, file: Path, tokens: int, rounds: int) -> dict[str, Any]:
-    """The engine of llama.cpp, one request at a time, with a dose and without."""
-    import affectlens as al
-    from affectlens.generating import Decoding
-    from affectlens.layouts import lay_out
-    from affectlens.steering import load_directions, plan_for
-    from affectlens.steering.engines.engine import Engine
-    from affectlens.steering.engines.llama import LlamaCpp
-    from affectlens.steering.engines.request import Request
-    from affectlens.texts import as_table
-
-    model = al.load_model(name)
-    directions = load_directions(None, model)
-    (layout,) = lay_out(model, as_table([PROMPT]).frame(), chat=True)
-    plans = {"plain": None, "steered": plan_for(model, {directions.emotions[0]: 0.6}, directions=directions)}
-    speeds: dict[str, list[float]] = {way: [] for way in plans}
-    with Engine(LlamaCpp(model, file, slots=1)) as engine:
-        for turn in range(-1, rounds):  # the first is for warmth
-            for way in list(plans) if turn % 2 == 0 else list(reversed(plans)):
-                start = time.perf_counter()
-                _, end = engine.write(Request(tuple(layout.ids), Decoding(tokens), plans[way]))
-                if turn >= 0:
-                    speeds[way].append(end.tokens / (time.perf_counter() - start))
-    ratios = [a / b for a, b in zip(speeds["steered"], speeds["plain"], strict=True)]
-    for way, speed in speeds.items():
-        print(f"llama.cpp, {way:<8} {statistics.median(speed):8.1f} tokens/s")
-    print(f"steered llama.cpp is {_spread(ratios)} times as fast as plain")
-    return {"speeds": speeds, "ratios": ratios}
 
 
 def _spread(ratios: list[float]) -> str:

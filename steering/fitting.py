@@ -7,7 +7,6 @@ import numpy as np
 from affectlens.errors import CaptureError
 from affectlens.layouts import Layout, Message
 from affectlens.model import LensModel
-from affectlens.quiet import quiet_transformers
 from affectlens.texts import as_table
 
 
@@ -65,8 +64,8 @@ def prompt_of(model: LensModel, messages: Sequence[Message]) -> Layout:
         text = model.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
     except Exception as error:  # jinja and transformers raise many kinds; each means that these messages don't fit
         raise CaptureError(f"The chat template refuses these messages ({error!s:.200}).") from None
-    with quiet_transformers():  # it would warn of long texts; who asks looks at their length
-        batch = model.tokenizer([text], add_special_tokens=False, return_offsets_mapping=True)
+    # not verbose: it would warn of long texts, and who asks looks at their length
+    batch = model.tokenizer([text], add_special_tokens=False, verbose=False, return_offsets_mapping=True)
     ids, spans = list(batch["input_ids"][0]), [(int(a), int(b)) for a, b in batch["offset_mapping"][0]]
     if not ids:
         raise CaptureError("The chat template makes no tokens of these messages: there is nothing to reply to.")

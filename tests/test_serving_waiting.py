@@ -1,6 +1,7 @@
 """Before the queue and behind it: long prompts hold up nobody else, and what fails is answered as it should be."""
 
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from affectlens.steering.engines.request import Request
 from affectlens.steering.serving.answering import Answer
 from affectlens.steering.serving.prompting import Prompts
 from affectlens.steering.serving.refusals import Refusal
-from affectlens.steering.serving.schemas import TextAsked
+from affectlens.steering.serving.schemas import ChatAsked, TextAsked
 from affectlens.steering.serving.waiting import Patience
 from tests.serving_parts import HI, NAME, Site, Slow, site, soon, streamed, talking_model
 
@@ -103,6 +104,50 @@ def test_what_fits_is_never_refused_by_its_size(lens: LensModel) -> None:
     apart = prompts.apart()
     assert apart.model.tokenizer is not lens.tokenizer
     assert apart.model.hf is lens.hf
+
+
+class Held:
+    """A tokenizer that says when it is called, and goes on when it is told."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.called, self.go = tokenizer, threading.Event(), threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, *given: Any, **how: Any) -> Any:
+        self.called.set()
+        assert self.go.wait(10)
+        return self.tokenizer(*given, **how)
+
+
+@pytest.mark.parametrize("kind", ["chat", "text"])
+def test_prompts_that_are_laid_out_at_a_time_leave_standard_error_where_it_was(lens: LensModel, kind: str) -> None:
+    """Turning it away while a tokenizer works puts another thread's stream back, for good."""
+    asked = ChatAsked(model=NAME, messages=HI) if kind == "chat" else TextAsked(model=NAME, prompt="hi")
+    both, before = [Prompts(lens, 1024).apart() for _ in range(2)], sys.stderr
+    with ThreadPoolExecutor(2) as pool:
+        held, running = [Held(one.model.tokenizer) for one in both], []
+        for one, tokenizer in zip(both, held, strict=True):
+            one.model.tokenizer = tokenizer
+            running.append(pool.submit(getattr(one, kind), asked, Patience(60.0)))
+            assert tokenizer.called.wait(10)
+        for tokenizer, run in zip(held, running, strict=True):
+            tokenizer.go.set()
+            assert run.result(10)
+    assert sys.stderr is before
+
+
+def test_a_template_that_leaves_thoughts_out_is_served(lens: LensModel) -> None:
+    """As a prompt its tokens are enough, wherever the messages went."""
+    prompts = Prompts(lens, 1024).apart()
+    prompts.model.tokenizer.chat_template = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}"
+
+    def ids(reply: str) -> tuple[int, ...]:
+        talk = [*HI, {"role": "assistant", "content": reply}, *HI]
+        return prompts.chat(ChatAsked(model=NAME, messages=talk), Patience(60.0))
+
+    assert ids("<think>hm</think>yes") == ids("yes") != ids("no")
 
 
 def test_an_engine_that_has_stopped_is_no_health(lens: LensModel) -> None:

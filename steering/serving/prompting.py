@@ -8,8 +8,9 @@ import copy
 from typing import Any
 
 from affectlens.errors import CaptureError
-from affectlens.layouts import Message, lay_out
+from affectlens.layouts import Layout, Message, lay_out
 from affectlens.model import LensModel
+from affectlens.steering.fitting import prompt_of
 from affectlens.steering.serving.refusals import Refusal
 from affectlens.steering.serving.schemas import Asked, ChatAsked, Said, TextAsked
 from affectlens.steering.serving.waiting import Patience
@@ -84,15 +85,18 @@ class Prompts:
     def _laid_out(self, prompt: str | list[Message], param: str, patience: Patience) -> tuple[int, ...]:
         self._check_roughly(prompt, param, patience)
         try:
-            frame = as_table([prompt]).frame()
-            frame["id"] = "prompt"
-            (layout,) = lay_out(self.model, frame, chat=param == "messages")
+            layout = self._as_it_is(prompt) if isinstance(prompt, str) else prompt_of(self.model, prompt)
         except CaptureError as error:
             code = TOO_LONG if "context" in str(error) else None
             raise Refusal(400, str(error), param=param, code=code) from None
         if len(layout.ids) > self.n_ctx:
             raise self._too_long(len(layout.ids), param)
         return tuple(layout.ids)
+
+    def _as_it_is(self, text: str) -> Layout:
+        frame = as_table([text]).frame()
+        frame["id"] = "prompt"
+        return lay_out(self.model, frame)[0]
 
     def _check_roughly(self, prompt: str | list[Message], param: str, patience: Patience) -> None:
         """Refuse what is far too long before it is laid out, which takes its time for each token and message."""
