@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 _PLACE = "/v1/chat/completions"
+_WAIT = 0.3  # seconds until who was refused goes on
 
 
 class Crowd:
@@ -53,12 +54,26 @@ class Crowd:
     def whole(self, luck: random.Random) -> None:
         """Ask, and wait."""
         i = luck.randrange(len(self.asked))
-        response = httpx.post(self.url + _PLACE, json=self.asked[i], timeout=120)
-        if response.status_code == 429:
-            self.done["429"] += 1
-            time.sleep(0.05)
-        elif response.status_code != 200 or self._text(response.json()) != self.right[i]:
+        response = self._until_there_is_room(self.asked[i])
+        if response is None:
+            return
+        if response.status_code != 200 or self._text(response.json()) != self.right[i]:
             self.wrong.append(f"whole {i}: {response.status_code} {response.text[:200]}")
+        self.done["replies"] += 1
+
+    def _until_there_is_room(self, body: dict[str, Any]) -> httpx.Response | None:
+        """Ask again until it is not refused for others' sake; None if it is over before that."""
+        while not self.over.is_set():
+            response = httpx.post(self.url + _PLACE, json=body, timeout=120)
+            if response.status_code != 429:
+                return response
+            self._refused()
+        return None
+
+    def _refused(self) -> None:
+        """Wait a little, as who is told that the queue is full does."""
+        self.done["429"] += 1
+        self.over.wait(_WAIT)
 
     def streamed(self, luck: random.Random, *, leave: int = -1) -> None:
         """Ask, and read as it comes."""
@@ -66,8 +81,7 @@ class Crowd:
         text, last = "", ""
         with httpx.stream("POST", self.url + _PLACE, json=self.asked[i] | {"stream": True}, timeout=120) as response:
             if response.status_code == 429:
-                self.done["429"] += 1
-                return
+                return self._refused()
             for line in response.iter_lines():
                 last = line or last
                 if line.startswith("data: {"):
@@ -78,6 +92,7 @@ class Crowd:
                     return
         if text != self.right[i] or last != "data: [DONE]":
             self.wrong.append(f"streamed {i}: {text!r} {last!r}")
+        self.done["replies"] += 1
 
     def leaves(self, luck: random.Random) -> None:
         """Leave in the middle of a reply."""
@@ -133,7 +148,7 @@ class Crowd:
                              tiny, tiny])  # fmt: skip
         status = httpx.post(self.url + _PLACE, json=luck.choice(self.asked) | wrong, timeout=60).status_code
         if status == 429:
-            self.done["429"] += 1
+            self._refused()
         elif status != (404 if "model" in wrong else 400):
             self.wrong.append(f"mistaken {wrong}: {status}")
 
@@ -141,11 +156,12 @@ class Crowd:
         """Ask for a dose that nobody asked for before: no plan that is kept helps."""
         emotion = {luck.choice(self.emotions): round(luck.uniform(0.05, 1.0), 9)}
         body = luck.choice(self.asked) | {"max_tokens": 4, "emotion": emotion}
-        response = httpx.post(self.url + _PLACE, json=body, timeout=120)
-        if response.status_code == 429:
-            self.done["429"] += 1
-        elif response.status_code != 200 or response.json()["emotion"]["doses"] != emotion:
+        response = self._until_there_is_room(body)
+        if response is None:
+            return
+        if response.status_code != 200 or response.json()["emotion"]["doses"] != emotion:
             self.wrong.append(f"dosed {emotion}: {response.status_code} {response.text[:200]}")
+        self.done["replies"] += 1
 
     def lazy(self, luck: random.Random) -> None:
         """Ask for a stream, and hardly read it."""
