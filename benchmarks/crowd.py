@@ -81,7 +81,8 @@ class Crowd:
         text, last = "", ""
         with httpx.stream("POST", self.url + _PLACE, json=self.asked[i] | {"stream": True}, timeout=120) as response:
             if response.status_code == 429:
-                return self._refused()
+                self._refused()
+                return
             for line in response.iter_lines():
                 last = line or last
                 if line.startswith("data: {"):
