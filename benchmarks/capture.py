@@ -39,7 +39,7 @@ def main(
     texts: Annotated[str, typer.Option(help="equal, mixed, both, or many.")] = "both",
     peers: Annotated[str, typer.Option(help="With commas between them.")] = ",".join(list(PEERS)[1:]),
     rounds: Annotated[int, typer.Option(help="Pairs of runs for each peer; 0 measures memory alone.")] = 20,
-    items: Annotated[int, typer.Option(help="Take so many of the mixed texts (0: all).")] = 0,
+    items: Annotated[int, typer.Option(help="Take so many texts (0: all).")] = 0,
     threads: Annotated[int, typer.Option(help="PyTorch's threads.")] = torch.get_num_threads(),
     memory: Annotated[bool, typer.Option(help="Measure memory (Linux).")] = sys.platform == "linux",
     json_to: Annotated[Path | None, typer.Option("--json", help="Write every number here.")] = None,

@@ -62,12 +62,12 @@ class Work:
 
 
 def lay_out(model: Any, name: str, items: int = 0) -> Work:
-    """The texts named: ``equal``, ``mixed`` or ``many``; the last two can be cut to ``items``."""
+    """The texts named: ``equal``, ``mixed`` or ``many``, cut to ``items`` if that is not 0."""
     scenes = [str(text) for text in al.load_battery("starter").frame()["text"]]
     if name == "equal":
         joined = " ".join(scenes)
         spans = model.tokenizer(joined, return_offsets_mapping=True)["offset_mapping"]
-        cuts = [spans[i][0] for i in range(0, (EQUAL_TEXTS + 1) * EQUAL_TOKENS, EQUAL_TOKENS)]
+        cuts = [spans[i][0] for i in range(0, ((items or EQUAL_TEXTS) + 1) * EQUAL_TOKENS, EQUAL_TOKENS)]
         texts = [joined[start:end] for start, end in pairwise(cuts)]
     else:
         number, n = items or (1600 if name == "many" else len(scenes)), len(scenes)
