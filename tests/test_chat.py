@@ -36,8 +36,9 @@ from affectlens.quiet import quiet_transformers
 from affectlens.steering import Direction, Directions, beside
 from affectlens.steering.cli import steer
 from affectlens.steering.engines.engine import Engine
-from affectlens.steering.engines.request import Piece
+from affectlens.steering.engines.request import Piece, Request
 from affectlens.steering.engines.together import Together
+from affectlens.steering.plan import SteeringPlan
 from affectlens.steering.talking import launch, writers
 from affectlens.steering.talking.asking import completions
 from affectlens.steering.talking.chat import Chat
@@ -143,6 +144,9 @@ class Scripted:
         self.prompts: list[str] = []
         self.asked: list[tuple[tuple[str, ...], Decoding]] = []
         self.closed = 0
+
+    def check(self, plan: SteeringPlan) -> None:
+        """Any plan will do."""
 
     def stream(self, prompt: Layout, plans: Plans, decoding: Decoding) -> Generator[tuple[str, Piece], None, None]:
         self.prompts.append(prompt.text)
@@ -481,6 +485,36 @@ def test_gates_are_checked_while_no_dose_is_set(chat: Chat) -> None:
     with pytest.raises(SteerError, match="hunger"):
         chat.do("/gate hunger>90")
     assert "where fear" in chat.do("/on")
+
+
+class AddsOnly(Together):
+    """As llama.cpp's: gates are beyond it."""
+
+    def check(self, request: Request) -> None:
+        super().check(request)
+        terms = [] if request.plan is None else [term for each in request.plan.acting.values() for term in each]
+        if any(term.gate or term.loop for term in terms):
+            raise SteerError("nothing but adding here")
+
+
+def test_what_an_engine_cannot_do_is_refused_when_it_is_typed(
+    lens: LensModel, chat: Chat, directions: Directions, tmp_path: Path
+) -> None:
+    gated = Chat(lens, directions=directions, gate="fear>90")
+    gated.save(tmp_path / "gated.json")
+    with Engine(AddsOnly(lens, slots=2)) as engine:
+        session = session_of(chat, ByEngine(engine))
+        for line in ("/gate fear>90", "/off", "/gate fear>90", f"/load {tmp_path / 'gated.json'}"):
+            before = session.settings
+            (said,) = heard(session, line)
+            assert isinstance(said, Says)
+            assert said.wrong is (line != "/off")
+            if said.wrong:
+                assert said.text == "nothing but adding here"
+                assert session.settings is before
+        assert isinstance(heard(session, "hi")[-1], Ends)
+        with pytest.raises(SteerError, match="nothing but adding here"):
+            Chat(lens, directions=directions, engine=engine, gate="fear>90")
 
 
 def test_a_dose_begun_by_one_word_is_changed_by_the_other(lens: LensModel, directions: Directions) -> None:

@@ -27,7 +27,7 @@ def doses(session: "Session", rest: str) -> Iterator[Event]:
             raise SteerError(f"{spelled(name)} is named twice: give it one dose.")
         more[spelled(name)] = dose(name, number)
     if more:
-        session.settings = session.settings.dosed(session.model, more)
+        session.take(session.settings.dosed(session.model, more))
     yield Says(_doses_stated(session))
 
 
@@ -44,7 +44,7 @@ def on(session: "Session", _rest: str) -> Iterator[Event]:
     if not settings.aside:
         raise SteerError("No doses were set aside: /off does that, and /joy 0.6 sets one.")
     changed = settings.dosed(session.model, {**settings.aside, **settings.doses})
-    session.settings = replace(changed, aside={})
+    session.take(replace(changed, aside={}))
     yield Says(session.settings.stated(session.model))
 
 
@@ -95,7 +95,7 @@ def _planned(session: "Session", name: str, example: str, rest: str) -> Iterator
     if not rest:
         now = session.settings.how.get(name)
         raise SteerError(f"/{name} needs more, for example /{name} {example}; it is {now or 'not set'} now.")
-    session.settings = session.settings.planned(session.model, **{name: None if rest == "off" else rest})
+    session.take(session.settings.planned(session.model, **{name: None if rest == "off" else rest}))
     kept = "" if rest == "off" else f" {name} {rest} is kept for later doses."
     yield Says(session.settings.stated(session.model) if session.settings.doses else NOTHING + kept)
 

@@ -83,7 +83,7 @@ def read_chat(session: "Session", path: Path) -> None:
             f"({session.model.fingerprint[:12]}): weights, dtype, tokenizer and template must be the same."
         )
     try:
-        session.settings = session.settings.restored(session.model, saved)
+        session.take(session.settings.restored(session.model, saved))
     except (KeyError, TypeError, ValueError) as error:
         raise SteerError(f"{path} is damaged: its settings can't be read ({error!r:.100}).") from None
     session.exchanges, session.dropped, session.left_out, session.unsaved = exchanges, dropped, 0, False

@@ -54,6 +54,18 @@ class Session:
         """The whole conversation, as a chat template takes it."""
         return [message for one in self.exchanges for message in one.messages]
 
+    def take(self, changed: Settings) -> None:
+        """Let other settings hold from now on; refused at once, and not at the next reply, if the writer can't.
+
+        Args:
+            changed: the new ones.
+
+        Raises:
+            SteerError: a plan that can't be, or that this writer can't follow.
+        """
+        self.writer.check(changed.trial(self.model))
+        self.settings = changed
+
     def hear(self, line: str) -> Generator[Event, None, None]:
         """What comes of a line of the user's; what is wrong is a sentence, and the chat goes on.
 

@@ -13,6 +13,7 @@ from affectlens.steering.explaining import one_line
 from affectlens.steering.plan import SteeringPlan, named, plan_for
 from affectlens.types import Json
 
+_SOME = 0.1  # a dose
 NOTHING = "No dose is set, and replies are plain."
 
 
@@ -75,8 +76,19 @@ class Settings:
             SteerError: what a plan can't do.
         """
         changed = replace(self, how={k: v for k, v in {**self.how, **how}.items() if v is not None})
-        changed._plan(model, changed.doses or {self.directions.emotions[0]: 0.0})
+        changed.trial(model)
         return changed
+
+    def trial(self, model: LensModel) -> SteeringPlan:
+        """A plan by these settings, also where no dose is set: what it can't do, no later dose could.
+
+        Args:
+            model: that is steered.
+
+        Raises:
+            SteerError: what a plan can't do.
+        """
+        return self._plan(model, self.doses or {self.directions.emotions[0]: _SOME})
 
     def as_json(self) -> Json:
         """All but the directions, as plain values."""

@@ -32,6 +32,9 @@ class Writer(Protocol):
 
     n_ctx: int
 
+    def check(self, plan: SteeringPlan) -> None:
+        """Raise a :class:`SteerError` for a plan that can't be followed here, without writing."""
+
     def stream(self, prompt: Layout, plans: Plans, decoding: Decoding) -> Pieces:
         """Pieces of the replies as they come, by the reply's name; a piece may have tokens and no text."""
         ...
@@ -42,6 +45,17 @@ class ByModel:
 
     def __init__(self, model: LensModel) -> None:
         self.model, self.n_ctx = model, model.n_ctx
+
+    def check(self, plan: SteeringPlan) -> None:
+        """Refuse another model's plan; of its own, the model follows any.
+
+        Args:
+            plan: that is asked for.
+
+        Raises:
+            SteerError: another model's.
+        """
+        plan.expect(self.model)
 
     def stream(self, prompt: Layout, plans: Plans, decoding: Decoding) -> Pieces:
         """Pieces of the replies, one reply after the other.
@@ -107,6 +121,17 @@ class ByEngine:
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.n_ctx = engine, engine.runner.n_ctx
+
+    def check(self, plan: SteeringPlan) -> None:
+        """Refuse what the engine can't do.
+
+        Args:
+            plan: that is asked for.
+
+        Raises:
+            SteerError: by :meth:`Engine.submit`, for the plan.
+        """
+        self.engine.runner.check(Request((0,), Decoding(1), plan))
 
     def stream(self, prompt: Layout, plans: Plans, decoding: Decoding) -> Pieces:
         """Pieces of the replies as they come.
