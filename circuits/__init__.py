@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from affectlens.circuits.evaluating import circuit_values
     from affectlens.circuits.graph import CircuitGraph
     from affectlens.circuits.modulating import Modulation, compare, modulate, modulation_of
-    from affectlens.circuits.overlapping import overlaps
+    from affectlens.circuits.overlapping import overlap_table, overlaps
     from affectlens.circuits.pathing import path_patch
     from affectlens.circuits.picture import details_of, show, write_picture
     from affectlens.circuits.sampling import random_circuits
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from affectlens.circuits.selecting import at_sizes, greedy, threshold
     from affectlens.circuits.space import EdgeSpace
     from affectlens.circuits.verifying import Verification, verify
+    from affectlens.circuits.wheel import dendrogram
 
 _FROM = {
     "agreeing": ("AgreementReport", "agree", "circuit_by_layer", "read_by_emotion"),
@@ -26,7 +27,7 @@ _FROM = {
     "evaluating": ("circuit_values",),
     "graph": ("CircuitGraph",),
     "modulating": ("Modulation", "compare", "modulate", "modulation_of"),
-    "overlapping": ("overlaps",),
+    "overlapping": ("overlap_table", "overlaps"),
     "pathing": ("path_patch",),
     "picture": ("details_of", "show", "write_picture"),
     "asking": ("Question", "questions"),
@@ -35,11 +36,12 @@ _FROM = {
     "selecting": ("at_sizes", "greedy", "threshold"),
     "space": ("EdgeSpace",),
     "verifying": ("Verification", "verify"),
+    "wheel": ("dendrogram",),
 }
 __all__ = [
     "AgreementReport", "CircuitGraph", "EdgeScores", "EdgeSpace", "Modulation", "Question", "Verification", "agree",
-    "assemble", "at_sizes", "circuit_by_layer", "circuit_values", "compare", "details_of", "greedy", "modulate",
-    "modulation_of", "node_effects", "overlaps", "path_patch", "questions", "random_circuits", "read_by_emotion",
-    "score_edges", "show", "threshold", "verify", "write_picture",
+    "assemble", "at_sizes", "circuit_by_layer", "circuit_values", "compare", "dendrogram", "details_of", "greedy",
+    "modulate", "modulation_of", "node_effects", "overlap_table", "overlaps", "path_patch", "questions",
+    "random_circuits", "read_by_emotion", "score_edges", "show", "threshold", "verify", "write_picture",
 ]  # fmt: skip
 __getattr__, __dir__ = lazily(__name__, {name: module for module, names in _FROM.items() for name in names})

@@ -1,20 +1,17 @@
 """The report of a circuit run as a page: what was found, the picture, each circuit's proofs, what layers agree on."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from scipy.stats import false_discovery_control
 
+from affectlens.circuits import sharing
 from affectlens.circuits.finding import Found
 from affectlens.circuits.graph import CircuitGraph
-from affectlens.circuits.overlapping import overlap_table
 from affectlens.circuits.picture.page import fragment, write_picture
 from affectlens.circuits.verifying.completing import MEAN, WORST
 from affectlens.circuits.verifying.words import without
-from affectlens.circuits.wheel import dendrogram
-from affectlens.probing.geometry.models import LEAST
 from affectlens.probing.sections import citation
 from affectlens.report import Section, write
 
@@ -47,7 +44,7 @@ def render(done: "Finished") -> Path:
     if done.details or not (home / PAGE).is_file():  # else what is there shows more
         write_picture(home / PAGE, graphs, details=done.details)
     lead.append(f"Walk through the circuits in `{PAGE}` beside this page.")
-    sections = [_first(done, graphs), *done.agreement.sections(), *_shared(graphs)]
+    sections = [_first(done, graphs), *done.agreement.sections(), *sharing.sections(done.found)]
     for emotion, one in done.found.items():
         sections += _of(emotion, one)
     title = f"Circuits of {', '.join(done.found)} in {first['model']}"
@@ -113,25 +110,6 @@ def shown(done: "Finished") -> pd.DataFrame:
 def _first(done: "Finished", graphs: dict[str, CircuitGraph]) -> Section:
     tables = {"circuits, one a row": shown(done), "every figure": facts(done.found)}
     return Section("What was found", headlines(done), tables=tables, html=fragment(graphs, details=done.details))
-
-
-def _shared(graphs: dict[str, CircuitGraph]) -> Iterator[Section]:
-    """What circuits of several emotions have in common."""
-    if len(graphs) < 2:
-        return
-    table = overlap_table(graphs)
-    edges = table[table["of"] == "edges"]
-    sure = edges[edges["p_adjusted"] <= 0.05]
-    lines = [
-        f"Two circuits share {edges['value'].mean():.2f} of their edges on average (random circuits as large: "
-        f"{edges['expected'].mean():.2f}); {len(sure)} of {len(edges)} pairs of emotions share more than circuits with "
-        "as many edges between the same layers do (one-sided, Benjamini-Hochberg)."
-    ]
-    figures = []
-    if len(graphs) >= LEAST:
-        tree = dendrogram(graphs)
-        lines, figures = [*lines, *tree.summary()], [tree.plot()]
-    yield Section("What the circuits share", lines, figures, {"overlaps, edges and nodes": table})
 
 
 def _of(emotion: str, one: Found) -> list[Section]:

@@ -1,5 +1,8 @@
 """Do circuits of emotions lie as on Plutchik's wheel? A dendrogram of their overlaps, against the wheel.
 
+Give circuits of one size: of unequal ones the index can't be more than the ratio of the sizes, and the tree is one of
+sizes.
+
 1 less the Jaccard index of edges is a distance between circuits, which average linkage makes a tree. The agreement is
 the correlation, over pairs of emotions, of the height at which the tree joins them with their angle on the wheel (45
 degrees a step; Sokal and Rohlf 1962, with the wheel in the place of the data), and, without the tree, that of the

@@ -5,11 +5,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from affectlens.circuits import finding
+from affectlens.circuits.finding import Found
 from affectlens.circuits.graph import CircuitGraph
+from affectlens.circuits.selecting import at_sizes
 from affectlens.circuits.settings import Asked
+from affectlens.circuits.sharing import again, of_one_size
 from affectlens.circuits.study import reload, study
 from affectlens.errors import RunError
 from affectlens.testing import tiny_hf, tiny_tokenizer
@@ -68,12 +72,33 @@ def test_a_run_as_a_user_types_it(tiny: Path, battery: Path, tmp_path: Path, typ
     graph = CircuitGraph.load(out / "sadness" / finding.GRAPH)
     assert graph.meta["emotion"] == "sadness"
     assert not (out / "sadness" / finding.KEPT).exists()
+    assert_compared_at_one_size(reload(out).found, page)
     for name in ("report.html", "picture.html"):
         (out / name).unlink()
     assert typed("report", out, "--quiet")[:2] == (0, f"{out / 'report.html'}\n")
     assert (out / "picture.html").read_text() == picture
     assert '"patterns": {"L' in picture or '"patterns":{"L' in picture
     assert reload(out).found["joy"].graph.edges.equals(CircuitGraph.load(out / "joy" / finding.GRAPH).edges)
+
+
+def assert_compared_at_one_size(found: dict[str, Found], page: str) -> None:
+    """The circuits that are compared are the first edges of each by score, at the same share."""
+    small, large = (replace(one, graph=replace(one.graph, meta=one.graph.meta | {"size": size}))
+                    for one, size in zip(found.values(), (0.1, 0.5), strict=True))  # fmt: skip
+    graphs = of_one_size({"small": small, "large": large})
+    for name, one in (("small", small), ("large", large)):
+        want = at_sizes(one.scores.space, one.scores.mean(), (0.1,))[0.1]
+        assert (graphs[name].mask == want).all()
+        assert graphs[name].meta["size"] == 0.1
+    assert "of the edges, as unequal circuits" in page
+    assert "on its other scenes, one emotion's circuit shares" in page
+    same = replace(large, held=large.scores)
+    ours, theirs = (set(zip(*np.nonzero(at_sizes(one.space, one.mean(), (0.5,))[0.5]), strict=True))
+                    for one in (small.scores, small.held))  # fmt: skip
+    assert again({"small": small, "same": same}, 0.5) == {
+        "small": pytest.approx(len(ours & theirs) / len(ours | theirs)), "same": 1.0,
+    }  # fmt: skip
+    assert ours != theirs
 
 
 def test_a_stopped_run_goes_on(
