@@ -124,7 +124,11 @@ class Held:
 @pytest.mark.parametrize("kind", ["chat", "text"])
 def test_prompts_that_are_laid_out_at_a_time_leave_standard_error_where_it_was(lens: LensModel, kind: str) -> None:
     """Turning it away while a tokenizer works puts another thread's stream back, for good."""
-    asked = ChatAsked(model=NAME, messages=HI) if kind == "chat" else TextAsked(model=NAME, prompt="hi")
+    asked = (
+        ChatAsked.model_validate({"model": NAME, "messages": HI})
+        if kind == "chat"
+        else TextAsked(model=NAME, prompt="hi")
+    )
     both, before = [Prompts(lens, 1024).apart() for _ in range(2)], sys.stderr
     with ThreadPoolExecutor(2) as pool:
         held, running = [Held(one.model.tokenizer) for one in both], []
@@ -145,7 +149,7 @@ def test_a_template_that_leaves_thoughts_out_is_served(lens: LensModel) -> None:
 
     def ids(reply: str) -> tuple[int, ...]:
         talk = [*HI, {"role": "assistant", "content": reply}, *HI]
-        return prompts.chat(ChatAsked(model=NAME, messages=talk), Patience(60.0))
+        return prompts.chat(ChatAsked.model_validate({"model": NAME, "messages": talk}), Patience(60.0))
 
     assert ids("<think>hm</think>yes") == ids("yes") != ids("no")
 
