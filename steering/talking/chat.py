@@ -65,8 +65,7 @@ class Chat:
         if doses:
             settings = settings.dosed(model, named(doses))
         self.session = Session(model, ByModel(model) if engine is None else ByEngine(engine), settings)
-        if settings.doses or settings.how:
-            self.session.take(settings)
+        self.session.take(settings)
 
     def say(self, said: str) -> Exchange:
         """Say something, and get the reply, which draws itself in a notebook.

@@ -55,8 +55,7 @@ def talk(asked: "Asked", *, engine: Engine | None = None, probes: Path | None = 
     opening = settings.planned(model).stated(model)
     with _engine(model, engine) as writing:
         session = Session(model, ByEngine(writing), settings)
-        if settings.doses or settings.how:
-            session.take(settings)
+        session.take(settings)
         if not asked.quiet:
             say(f"{opening}\n{HINT}")
         converse(session, quiet=asked.quiet)

@@ -63,7 +63,8 @@ class Session:
         Raises:
             SteerError: a plan that can't be, or that this writer can't follow.
         """
-        self.writer.check(changed.trial(self.model))
+        if changed.doses or changed.how:
+            self.writer.check(changed.trial(self.model))
         self.settings = changed
 
     def hear(self, line: str) -> Generator[Event, None, None]:
