@@ -232,7 +232,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "user"}]}, "messages[0].content", "missing"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type", "'text'"),
     ({"messages": [*HI, {"role": "assistant", "content": "x"}]}, "messages", "end with the user's"),
-    ({"messages": [{"role": "user", "content": "x" * 1100}]}, "messages", "tokens, and the context holds 1024"),
+    ({"messages": [{"role": "user", "content": "x" * 1100}]}, "messages", "1118 tokens, and the context holds 1024"),
     ({"messages": [{"role": "user", "content": "x" * 9000}]}, "messages", "9000 characters, and the context holds"),
     ({"messages": [{"role": "user", "content": "x" * 1500}]}, "messages", "1500 tokens, and the context holds 1024"),
     ({"prompt": "x"}, "prompt", "not known here"),
